@@ -1,0 +1,78 @@
+//! Small dense f32 products.
+
+use crate::compute::Compute;
+use crate::tier::Tier;
+
+/// A row-major matrix to read: element (row, column) is `data[row * stride + column]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Mat<'a> {
+    /// The elements, at least `(rows - 1) * stride + cols` of them.
+    pub data: &'a [f32],
+    /// Rows.
+    pub rows: usize,
+    /// Columns.
+    pub cols: usize,
+    /// Elements from one row to the next.
+    pub stride: usize,
+}
+
+/// A row-major matrix to write; as [`Mat`].
+#[derive(Debug)]
+pub struct MatMut<'a> {
+    /// The elements, at least `(rows - 1) * stride + cols` of them.
+    pub data: &'a mut [f32],
+    /// Rows.
+    pub rows: usize,
+    /// Columns.
+    pub cols: usize,
+    /// Elements from one row to the next.
+    pub stride: usize,
+}
+
+impl<'a> Mat<'a> {
+    /// A matrix without gaps between its rows.
+    pub fn new(data: &'a [f32], rows: usize, cols: usize) -> Mat<'a> {
+        Mat { data, rows, cols, stride: cols }
+    }
+
+    pub(crate) fn at(&self, row: usize, column: usize) -> f32 {
+        self.data[row * self.stride + column]
+    }
+}
+
+impl<'a> MatMut<'a> {
+    /// A matrix without gaps between its rows.
+    pub fn new(data: &'a mut [f32], rows: usize, cols: usize) -> MatMut<'a> {
+        MatMut { data, rows, cols, stride: cols }
+    }
+}
+
+/// y (m, n) (+)= alpha · x (m, k) · w (n, k)ᵀ.
+pub fn gemm_nt(_tier: Tier, y: MatMut<'_>, x: Mat<'_>, w: Mat<'_>, alpha: f32, accumulate: bool) {
+    crate::naive::gemm_nt(y, x, w, alpha, accumulate);
+}
+
+/// y (m, n) (+)= alpha · x (m, k) · w (k, n).
+pub fn gemm_nn(_tier: Tier, y: MatMut<'_>, x: Mat<'_>, w: Mat<'_>, alpha: f32, accumulate: bool) {
+    crate::naive::gemm_nn(y, x, w, alpha, accumulate);
+}
+
+/// y (m, n) (+)= alpha · x (k, m)ᵀ · w (k, n).
+pub fn gemm_tn(_tier: Tier, y: MatMut<'_>, x: Mat<'_>, w: Mat<'_>, alpha: f32, accumulate: bool) {
+    crate::naive::gemm_tn(y, x, w, alpha, accumulate);
+}
+
+/// [`gemm_nt`] on all threads.
+pub fn par_gemm_nt(compute: &Compute, y: MatMut<'_>, x: Mat<'_>, w: Mat<'_>, alpha: f32, accumulate: bool) {
+    gemm_nt(compute.tier(), y, x, w, alpha, accumulate);
+}
+
+/// [`gemm_nn`] on all threads.
+pub fn par_gemm_nn(compute: &Compute, y: MatMut<'_>, x: Mat<'_>, w: Mat<'_>, alpha: f32, accumulate: bool) {
+    gemm_nn(compute.tier(), y, x, w, alpha, accumulate);
+}
+
+/// [`gemm_tn`] on all threads.
+pub fn par_gemm_tn(compute: &Compute, y: MatMut<'_>, x: Mat<'_>, w: Mat<'_>, alpha: f32, accumulate: bool) {
+    gemm_tn(compute.tier(), y, x, w, alpha, accumulate);
+}
