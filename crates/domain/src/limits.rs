@@ -1,0 +1,129 @@
+//! Every bound of the program, with its unit and its reason. Relations between bounds are checked when this compiles.
+
+use std::time::Duration;
+
+const MIB: usize = 1 << 20;
+
+// Names and keys.
+
+/// Bytes of a tenant's name or a suffix: four of them and the separators stay below 200 bytes in a model name.
+pub const SLUG_BYTES_MAX: usize = 40;
+/// Bytes of a source's name: a path or a title, shown in lists.
+pub const SOURCE_NAME_BYTES_MAX: usize = 256;
+/// Bytes of an idempotency key, as the HTTP draft's implementations commonly allow.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+/// Living keys of one tenant: enough for every machine of a team, few enough to list in one page.
+pub const KEYS_PER_TENANT_MAX: usize = 1_000;
+/// Key records held in memory so that a request costs no read: about 300 bytes each.
+pub const KEY_CACHE_RECORDS_MAX: usize = 10_000;
+/// How stale a key's `last used` may be: one write a minute for a key in constant use.
+pub const KEY_LAST_USED_INTERVAL: Duration = Duration::from_secs(60);
+
+// Requests.
+
+/// Bytes of a JSON body: a prompt of the longest context in tokens of ten bytes each, escaped, fits easily.
+pub const REQUEST_BODY_BYTES_MAX: usize = 4 * MIB;
+/// Choices (`n`) of one completion request: each takes a slot of the batch.
+pub const CHOICES_MAX: usize = 8;
+/// Prompts in one completion request.
+pub const PROMPTS_MAX: usize = 16;
+/// Stop strings of a request, as OpenAI's API has it.
+pub const STOP_STRINGS_MAX: usize = 4;
+/// Bytes of one stop string: the text held back while one may still match.
+pub const STOP_STRING_BYTES_MAX: usize = 256;
+/// Alternatives per token in `logprobs`, as OpenAI's completions API has it.
+pub const LOGPROBS_MAX: u8 = 5;
+/// Tokens generated when a request names no `max_tokens`, as OpenAI's completions API has it.
+pub const COMPLETION_TOKENS_DEFAULT: usize = 16;
+/// Rows of one page of a list.
+pub const PAGE_ROWS_MAX: usize = 100;
+
+// Engine.
+
+/// Rows (decode and prefill together) of one step: past this a step's arithmetic no longer gains from more rows.
+pub const STEP_TOKEN_BUDGET: usize = 512;
+/// Sequences that decode at once: one row each in every step.
+pub const SLOTS_MAX: usize = 64;
+/// Prompt tokens of one sequence in one step: bounds how long others wait for a long prompt.
+pub const PREFILL_CHUNK_TOKENS: usize = 256;
+/// Requests that wait for a slot: past this a client does better to try again later.
+pub const QUEUE_LENGTH_MAX: usize = 1_024;
+/// Blocks of the key/value cache: 65,536 tokens.
+pub const KV_BLOCKS: usize = 4_096;
+/// Bytes of adapters kept in memory, beside those in use.
+pub const ADAPTER_BYTES_MAX: usize = 1_024 * MIB;
+
+// Sources.
+
+/// Bytes of an uploaded archive, compressed.
+pub const SOURCE_ARCHIVE_BYTES_MAX: usize = 64 * MIB;
+/// Bytes of an archive's content: stops archives that unpack without end.
+pub const SOURCE_UNPACKED_BYTES_MAX: usize = 512 * MIB;
+/// Bytes of one file that is learned from: larger ones are data or generated.
+pub const SOURCE_FILE_BYTES_MAX: usize = MIB;
+/// Files of one source.
+pub const SOURCE_FILES_MAX: usize = 50_000;
+/// Sources of one tenant.
+pub const SOURCES_PER_TENANT_MAX: usize = 1_000;
+
+// Runs and jobs.
+
+/// How long a claimed job is its worker's without a sign of life.
+pub const JOB_LEASE: Duration = Duration::from_secs(30);
+/// How often a worker gives a sign of life.
+pub const JOB_HEARTBEAT: Duration = Duration::from_secs(10);
+/// Failures that a job may report before it is given up.
+pub const JOB_FAILURES_MAX: u32 = 3;
+/// Workers that may die on a job in a row, no checkpoint between them, before it is quarantined as poison.
+pub const JOB_CRASHES_MAX: u32 = 3;
+/// How long a job waits after its first failure; doubled after each further one.
+pub const JOB_RETRY_DELAY: Duration = Duration::from_secs(5);
+/// Runs of one tenant that wait or run: an adapter trained twice on the same code helps nobody.
+pub const RUNS_OPEN_PER_TENANT_MAX: usize = 16;
+/// Progress events of one run; what says how it ended is always written.
+pub const RUN_EVENTS_MAX: usize = 20_000;
+/// Bytes of one run event.
+pub const RUN_EVENT_BYTES_MAX: usize = 16 * 1_024;
+/// Bytes of an error message kept with a run.
+pub const RUN_ERROR_BYTES_MAX: usize = 4_096;
+/// Bytes of a training checkpoint: adapter and optimiser state of rank 64 on a model of 1.5 B fit.
+pub const CHECKPOINT_BYTES_MAX: usize = 1_024 * MIB;
+/// Bytes of an adapter's files.
+pub const ADAPTER_FILE_BYTES_MAX: usize = 512 * MIB;
+
+// Metering.
+
+/// Rows of the ledger that one commit carries.
+pub const USAGE_GROUP_ROWS_MAX: usize = 256;
+/// Ledger rows that wait for their commit before writers must wait: sixteen groups.
+pub const USAGE_QUEUE_ROWS_MAX: usize = 4_096;
+/// Generated tokens between two checkpoints of a stream: the most that a crash leaves unbilled.
+pub const USAGE_CHECKPOINT_TOKENS: u64 = 64;
+/// Time between two checkpoints of a stream.
+pub const USAGE_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
+/// Buckets of one minute in one usage answer, as OpenAI's API has it.
+pub const USAGE_BUCKETS_MINUTE_MAX: usize = 1_440;
+/// Buckets of one hour in one usage answer, as OpenAI's API has it.
+pub const USAGE_BUCKETS_HOUR_MAX: usize = 168;
+/// Buckets of one day in one usage answer, as OpenAI's API has it.
+pub const USAGE_BUCKETS_DAY_MAX: usize = 31;
+
+// Storage.
+
+/// Tenants' database files open at once: each costs up to three threads and file handles.
+pub const TENANT_DATABASES_OPEN_MAX: usize = 64;
+/// Connections that read one database file beside its writer.
+pub const DATABASE_READERS_MAX: u32 = 2;
+/// Connections that read the control database beside its writer.
+pub const CONTROL_READERS_MAX: u32 = 4;
+/// How long a statement waits for a lock of another process (a backup) before it fails.
+pub const DATABASE_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+const _: () = {
+    assert!(JOB_HEARTBEAT.as_secs() * 2 < JOB_LEASE.as_secs(), "one lost heartbeat must not lose the lease");
+    assert!(PREFILL_CHUNK_TOKENS <= STEP_TOKEN_BUDGET);
+    assert!(SLOTS_MAX + PREFILL_CHUNK_TOKENS <= STEP_TOKEN_BUDGET, "decoding must not starve prefill");
+    assert!(USAGE_GROUP_ROWS_MAX <= USAGE_QUEUE_ROWS_MAX);
+    assert!(SOURCE_FILE_BYTES_MAX <= SOURCE_UNPACKED_BYTES_MAX);
+    assert!(REQUEST_BODY_BYTES_MAX < SOURCE_ARCHIVE_BYTES_MAX);
+};
