@@ -1,0 +1,87 @@
+//! The proof that a caller may do something.
+
+use atelier_domain::TenantId;
+
+use crate::right::{Right, TenantRight};
+use crate::{Caller, Denied};
+
+/// A right that the policy gave to a caller. There is no other way to make one:
+///
+/// ```compile_fail
+/// use atelier_access::{Caller, Granted, right::CreateTenant};
+/// let forged = Granted { right: CreateTenant, caller: Caller::anonymous() };
+/// ```
+///
+/// ```compile_fail
+/// use atelier_access::{Caller, Granted, right::CreateTenant};
+/// let forged = Granted::new(CreateTenant, Caller::anonymous());
+/// ```
+///
+/// ```compile_fail
+/// // Nor can a right be invented outside.
+/// #[derive(Clone, Debug)]
+/// struct Everything;
+/// impl atelier_access::Right for Everything {
+///     const ACTION: atelier_access::Action = atelier_access::Action::CreateTenant;
+///     fn tenant(&self) -> Option<atelier_domain::TenantId> { None }
+/// }
+/// ```
+///
+/// A clone is a proof of the same right of the same caller about the same tenant.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Granted<R: Right> {
+    right: R,
+    caller: Caller,
+}
+
+impl<R: Right> Granted<R> {
+    pub(crate) fn new(right: R, caller: Caller) -> Self {
+        Self { right, caller }
+    }
+
+    /// What was granted.
+    pub fn right(&self) -> &R {
+        &self.right
+    }
+
+    /// Who it was granted to: what the audit trail records.
+    pub fn actor(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// Another right of the same caller about the same tenant. A proof about the whole installation may narrow to any
+    /// tenant. The policy is asked as for a fresh right.
+    ///
+    /// # Errors
+    /// [`Denied::Hidden`] when it is about another tenant, or when the policy says no.
+    pub fn narrow<S: Right>(&self, right: S) -> Result<Granted<S>, Denied> {
+        let same_walls = self.right.tenant().is_none() || self.right.tenant() == right.tenant();
+        if same_walls { self.caller.grant(right) } else { Err(Denied::Hidden) }
+    }
+}
+
+impl<R: TenantRight> Granted<R> {
+    /// The tenant that the right is about.
+    pub fn tenant(&self) -> TenantId {
+        self.right.tenant_id()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::right::{CreateTenant, ReadSources, RunJob, WorkJobs};
+    use atelier_domain::Timestamp;
+
+    #[test]
+    fn a_grant_narrows_inside_its_walls_only() {
+        let tenant = |byte| TenantId::generate(Timestamp::from_seconds(1), [byte; 10]);
+        let worker = Caller::system("worker").grant(WorkJobs).unwrap();
+        let job = worker.narrow(RunJob { tenant: tenant(1) }).unwrap();
+        assert_eq!(job.narrow(ReadSources { tenant: tenant(1) }).unwrap().tenant(), tenant(1));
+        assert_eq!(job.narrow(ReadSources { tenant: tenant(2) }).map(|_| ()), Err(Denied::Hidden));
+        assert_eq!(job.narrow(CreateTenant).map(|_| ()), Err(Denied::Hidden));
+        assert_eq!(job.actor().to_string(), "system (worker)");
+    }
+}

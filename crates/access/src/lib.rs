@@ -1,0 +1,32 @@
+//! Who calls, and what they may do.
+//! A request's key becomes a [`Caller`]; a caller asks for a [`Right`]; the policy, one `match`, answers with a
+//! [`Granted`] proof that every function of the store takes in place of a bare id.
+//!
+//! Layout, in reading order: [`key`] is the text of an API key and what is kept of it; [`caller`] is who it stands
+//! for; [`right`] lists everything that can be asked for; [`policy`] decides; [`granted`] is the proof.
+//!
+//! Invariants: a `Caller` comes only from a verified key, from `anonymous` or from `system`; a `Granted<R>` comes only
+//! from the policy; no I/O, nothing async; a secret is never printed, by `Debug` neither.
+
+pub mod key;
+pub mod caller;
+pub mod right;
+pub mod policy;
+pub mod granted;
+
+pub use caller::{Caller, verify};
+pub use granted::Granted;
+pub use key::{ApiKey, KeyKind, KeyRecord, Pepper, PublicId};
+pub use policy::Standing;
+pub use right::{Action, Right};
+
+/// Why a caller may not do something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// No key, or one that is wrong, revoked or malformed: say who you are first (401).
+    #[error("no valid API key was given")]
+    NotAuthenticated,
+    /// The caller is known and the thing is not for them: it must look as if it did not exist (404).
+    #[error("not found")]
+    Hidden,
+}

@@ -1,0 +1,155 @@
+//! Everything that can be asked for: one small struct per right, so that a function's signature says which it needs.
+
+use atelier_domain::TenantId;
+
+/// Something that a caller may be granted. Sealed: the rights below are all there are.
+pub trait Right: Clone + std::fmt::Debug + Send + Sync + sealed::Sealed + 'static {
+    /// What the policy decides about.
+    const ACTION: Action;
+
+    /// The tenant that the right is about; none for what concerns the whole installation.
+    fn tenant(&self) -> Option<TenantId>;
+}
+
+/// A right about one tenant: its tenant is always there.
+pub trait TenantRight: Right {
+    /// The tenant that the right is about.
+    fn tenant_id(&self) -> TenantId;
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+macro_rules! rights {
+    (
+        of a tenant { $($(#[$tenant_doc:meta])* $of_tenant:ident => $tenant_name:literal,)* }
+        of the installation { $($(#[$doc:meta])* $global:ident => $name:literal,)* }
+    ) => {
+        /// What a right is about, as the policy sees it.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Action {
+            $($(#[$tenant_doc])* $of_tenant,)*
+            $($(#[$doc])* $global,)*
+        }
+
+        impl Action {
+            /// Every action, in the order of the list.
+            pub const ALL: &'static [Self] = &[$(Self::$of_tenant,)* $(Self::$global,)*];
+
+            /// The action's name in the audit trail.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$of_tenant => $tenant_name,)*
+                    $(Self::$global => $name,)*
+                }
+            }
+
+            /// Whether the action is about one tenant.
+            #[must_use]
+            pub fn is_of_a_tenant(self) -> bool {
+                match self {
+                    $(Self::$of_tenant => true,)*
+                    $(Self::$global => false,)*
+                }
+            }
+        }
+
+        $(
+            $(#[$tenant_doc])*
+            #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+            pub struct $of_tenant {
+                /// Whose.
+                pub tenant: TenantId,
+            }
+
+            impl sealed::Sealed for $of_tenant {}
+
+            impl Right for $of_tenant {
+                const ACTION: Action = Action::$of_tenant;
+
+                fn tenant(&self) -> Option<TenantId> {
+                    Some(self.tenant)
+                }
+            }
+
+            impl TenantRight for $of_tenant {
+                fn tenant_id(&self) -> TenantId {
+                    self.tenant
+                }
+            }
+        )*
+
+        $(
+            $(#[$doc])*
+            #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+            pub struct $global;
+
+            impl sealed::Sealed for $global {}
+
+            impl Right for $global {
+                const ACTION: Action = Action::$global;
+
+                fn tenant(&self) -> Option<TenantId> {
+                    None
+                }
+            }
+        )*
+    };
+}
+
+rights! {
+    of a tenant {
+        /// Run completions with the tenant's models.
+        CompleteAs => "complete",
+        /// Write what a request used into the ledger.
+        Meter => "meter",
+        /// List the models that the tenant may use.
+        ReadModels => "read_models",
+        /// Give code to learn from, or take it away.
+        WriteSources => "write_sources",
+        /// See the sources and their content.
+        ReadSources => "read_sources",
+        /// Name a folder of the server's own as a source.
+        ReadServerFolder => "read_server_folder",
+        /// Start a run.
+        StartRun => "start_run",
+        /// Stop a run.
+        CancelRun => "cancel_run",
+        /// See runs and follow their events.
+        ReadRuns => "read_runs",
+        /// Measure the tenant's model on code.
+        Evaluate => "evaluate",
+        /// See versions and aliases.
+        ReadVersions => "read_versions",
+        /// Move an alias to another version.
+        MoveAlias => "move_alias",
+        /// See the tenant's usage.
+        ReadUsage => "read_usage",
+        /// See the tenant's audit trail.
+        ReadAudit => "read_audit",
+        /// See the tenant's name and plan.
+        ReadTenant => "read_tenant",
+        /// Make, list and revoke the tenant's keys.
+        ManageKeys => "manage_keys",
+        /// Change the tenant's plan, or delete it.
+        ManageTenant => "manage_tenant",
+        /// Carry out a job that was claimed for the tenant.
+        RunJob => "run_job",
+        /// Read an adapter's files into memory.
+        LoadAdapter => "load_adapter",
+    }
+    of the installation {
+        /// Make a tenant.
+        CreateTenant => "create_tenant",
+        /// See all tenants.
+        ListTenants => "list_tenants",
+        /// See what operators did.
+        ReadOperatorAudit => "read_operator_audit",
+        /// Correct the ledger by a new row.
+        CorrectUsage => "correct_usage",
+        /// Claim the next job, whosever it is.
+        WorkJobs => "work_jobs",
+    }
+}
