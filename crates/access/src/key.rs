@@ -283,8 +283,9 @@ mod tests {
         fn a_cut_or_lengthened_key_is_refused(random in key_bytes(), length in 0usize..72, more in ".{1,3}") {
             let text = ApiKey::generate(KeyKind::Tenant, random).reveal();
             prop_assert!(ApiKey::parse(&text[..length]).is_err());
-            prop_assert!(ApiKey::parse(&format!("{text}{more}")).is_err());
-            prop_assert!(ApiKey::parse(&format!("{more}{text}")).is_err());
+            for longer in [format!("{text}{more}"), format!("{more}{text}")] {
+                prop_assert!(ApiKey::parse(&longer).is_err());
+            }
         }
 
         #[test]
