@@ -1,0 +1,41 @@
+# The entries of this repository. `make` alone lists them; each line after ## is its help.
+
+# What people see is release; what tests see is dev, where the crates that calculate are optimised all the same.
+RUN := cargo run --release --
+
+.DEFAULT_GOAL := help
+.PHONY: help demo build test check bench bench-personal fmt clean-data
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## See the whole line: two tenants, two styles, one base (ARGS="--tenant name=PATH" for your own code)
+	$(RUN) demo $(ARGS)
+
+build: ## Build the server, optimised, as target/release/atelier
+	cargo build --release
+
+test: ## Run every test; installs the test runner and the OpenAI client where they are missing
+	scripts/test.sh $(ARGS)
+
+check: ## Everything that must pass before a change is merged: format, lints, tidy, tests, documentation, licences
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo xtask tidy
+	scripts/test.sh
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny --all-features check; \
+	else echo "check: cargo-deny is not installed, licences and advisories are unchecked (cargo install cargo-deny --locked)"; fi
+
+bench: ## Measure speed; prints the figures and appends them to bench/results.jsonl
+	cargo xtask bench $(ARGS)
+
+bench-personal: ## Measure what learning gains on well-known packages, fetched for the purpose
+	cargo build --release
+	"$$(scripts/python-env.sh)" bench/personal.py $(ARGS)
+
+fmt: ## Format every source file
+	cargo fmt --all
+
+clean-data: ## Delete ./atelier-data: tenants, adapters, usage, keys
+	rm -rf atelier-data
