@@ -258,6 +258,7 @@ mod tests {
         }
         assert_eq!(one.bytes(), bytes);
         let gradients = AdapterGradients::zeros_like(&one);
-        assert!(gradients.pairs().map(|(l, p, g)| (l, p, g.a.len())).eq(one.pairs().map(|(l, p, g)| (l, p, g.a.len()))));
+        let gradient_shapes = gradients.pairs().map(|(layer, projection, pair)| (layer, projection, pair.a.len()));
+        assert!(gradient_shapes.eq(one.pairs().map(|(layer, projection, pair)| (layer, projection, pair.a.len()))));
     }
 }

@@ -157,9 +157,8 @@ impl Checkpoint {
 
     /// A tensor that we did not read would have changed the result: refuse it, unless it is known to be redundant.
     pub(crate) fn refuse_unread(&self, tied_head: bool) -> Result<(), ModelError> {
-        let redundant = |tensor: &str| {
-            tensor.ends_with("rotary_emb.inv_freq") || (tied_head && tensor == "lm_head.weight")
-        };
+        let redundant =
+            |tensor: &str| tensor.ends_with("rotary_emb.inv_freq") || (tied_head && tensor == "lm_head.weight");
         let unread = self.places.keys().filter(|&tensor| !self.read.contains(tensor) && !redundant(tensor)).min();
         match unread {
             None => Ok(()),
@@ -195,11 +194,7 @@ impl Place<'_> {
     }
 
     fn wrong_type(&self, found: Dtype) -> ModelError {
-        ModelError::TensorType {
-            file: self.shard.name(),
-            tensor: self.tensor.to_owned(),
-            found: found.to_string(),
-        }
+        ModelError::TensorType { file: self.shard.name(), tensor: self.tensor.to_owned(), found: found.to_string() }
     }
 
     fn refuse_not_finite(&self, found: Option<usize>) -> Result<(), ModelError> {
@@ -263,9 +258,10 @@ pub(crate) fn parse_header(file: &str, header: &[u8], data_bytes: u64) -> Result
         serde_json::from_slice(header).map_err(|error| damaged(format!("its header is wrong: {error}")))?;
     let claimed = metadata.data_len() as u64;
     if claimed > data_bytes {
-        let first_cut = metadata.offset_keys().into_iter().find(|tensor| {
-            metadata.info(tensor).is_some_and(|info| info.data_offsets.1 as u64 > data_bytes)
-        });
+        let first_cut = metadata
+            .offset_keys()
+            .into_iter()
+            .find(|tensor| metadata.info(tensor).is_some_and(|info| info.data_offsets.1 as u64 > data_bytes));
         let tensor = first_cut.unwrap_or_default();
         return Err(damaged(format!(
             "it is cut short in tensor `{tensor}`: {data_bytes} bytes of data, the header says {claimed}"

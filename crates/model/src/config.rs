@@ -85,7 +85,8 @@ impl Config {
         if generation.exists() {
             let bytes = read_capped(&generation, CONFIG_BYTES_MAX, advice)?;
             let file = generation.display().to_string();
-            let json: Value = serde_json::from_slice(&bytes).map_err(|source| ModelError::Json { file: file.clone(), source })?;
+            let json: Value =
+                serde_json::from_slice(&bytes).map_err(|source| ModelError::Json { file: file.clone(), source })?;
             for id in token_ids(&Fields { file: &file, json: &json }, config.vocab_size)? {
                 if !config.eos_token_ids.contains(&id) {
                     config.eos_token_ids.push(id);

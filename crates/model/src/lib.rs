@@ -14,20 +14,22 @@
 //! - nothing read from a file is trusted: sizes are capped before memory is taken, shapes and finiteness are checked,
 //!   and what is not implemented is refused by name.
 
-mod error;
-mod digest;
-mod config;
-mod checkpoint;
-mod weights;
-mod tokenizer;
-mod text_stream;
 mod adapter;
-mod peft;
+mod backward;
+mod checkpoint;
+mod config;
+mod digest;
+mod error;
+mod forward;
 mod kv;
 mod model;
-mod forward;
+mod peft;
+mod text_stream;
+mod tokenizer;
+mod weights;
 
 pub use adapter::{Adapter, AdapterGradients, LoraPair, PairGradient, Projection};
+pub use backward::{Dropout, LossSum, TrainBatch, TrainScratch};
 pub use config::{Config, Family};
 pub use digest::Digest;
 pub use error::ModelError;

@@ -176,8 +176,7 @@ impl Reader<'_> {
     }
 
     fn pack(&self, weight: &[bf16], (n_out, n_in): (usize, usize), bias: Option<Vec<f32>>) -> Linear {
-        let transposed =
-            self.options.with_backward.then(|| Matrix::pack_transposed(self.compute, weight, n_out, n_in));
+        let transposed = self.options.with_backward.then(|| Matrix::pack_transposed(self.compute, weight, n_out, n_in));
         Linear { weight: Matrix::pack(self.compute, weight, n_out, n_in, self.options.format), transposed, bias }
     }
 }
