@@ -20,12 +20,16 @@ if ! cargo nextest --version >/dev/null 2>&1; then
     cargo install cargo-nextest --locked || say "cargo-nextest cannot be installed; cargo test serves instead"
 fi
 
+if [ $# -eq 0 ]; then
+    set -- --workspace
+    with_documentation=yes
+fi
 # Tidy is among them, as the test repository_is_tidy of xtask.
 if cargo nextest --version >/dev/null 2>&1; then
-    cargo nextest run --workspace --no-fail-fast "$@"
+    cargo nextest run --no-fail-fast "$@"
 else
-    cargo test --workspace --no-fail-fast --all-targets "$@"
+    cargo test --no-fail-fast --all-targets "$@"
 fi
-if [ $# -eq 0 ]; then
+if [ "${with_documentation:-no}" = yes ]; then
     cargo test --workspace --doc --quiet
 fi
