@@ -2,7 +2,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import Any, Generic, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -90,5 +90,4 @@ def cached(cache: Cache[T]) -> Callable[[Callable[P, T]], Callable[P, T]]:
 
 
 def once(make: Callable[[], T]) -> Callable[[], T]:
-    box: list[T] = []
-    return lambda: box[0] if box else (box.append(make()) or box[0])
+    return lru_cache(maxsize=1)(make)

@@ -59,7 +59,7 @@ def largest_order(orders: Iterable[Order]) -> Order | None:
 
 def average_value(orders: Iterable[Order]) -> Decimal:
     totals = tuple(order.total for order in orders)
-    return money(sum(totals) / len(totals)) if totals else ZERO
+    return money(total(totals) / len(totals)) if totals else ZERO
 
 
 def merged_lines(lines: Iterable[Line]) -> tuple[Line, ...]:

@@ -67,23 +67,20 @@ def retrying(policy: Policy = Policy(), sleep: Sleep = time.sleep) -> Callable[[
 
 
 def first_of(*makers: Callable[[], T], errors: tuple[type[Exception], ...] = (Exception,)) -> T:
-    failures = (failure(make, errors) for make in makers)
-    result = next((value for ok, value in failures if ok), None)
-    if result is None:
+    if not (found := next((result for make in makers if (result := attempt(make, errors))), ())):
         raise GaveUp(f"all {len(makers)} ways failed")
-    return result
+    return found[0]
 
 
-def failure(make: Callable[[], T], errors: tuple[type[Exception], ...]) -> tuple[bool, T | Exception]:
+def attempt(make: Callable[[], T], errors: tuple[type[Exception], ...]) -> tuple[T, ...]:
     try:
-        return True, make()
-    except errors as error:
-        return False, error
+        return (make(),)
+    except errors:
+        return ()
 
 
 def fallback(make: Callable[[], T], default: T, errors: tuple[type[Exception], ...] = (Exception,)) -> T:
-    ok, value = failure(make, errors)
-    return value if ok else default
+    return next(iter(attempt(make, errors)), default)
 
 
 @dataclass(frozen=True, slots=True)

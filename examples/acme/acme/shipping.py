@@ -66,13 +66,13 @@ def late(shipments: Iterable[Shipment], carriers: Mapping[str, Carrier], today: 
 
 
 def on_time_rate(shipments: Iterable[Shipment], carriers: Mapping[str, Carrier]) -> float:
-    done = tuple(s for s in shipments if s.delivered)
-    return sum(s.delivered <= due(s, carriers) for s in done) / len(done) if done else 0.0
+    done = tuple(s.delivered <= due(s, carriers) for s in shipments if s.delivered)
+    return sum(done) / len(done) if done else 0.0
 
 
 def days_by_carrier(shipments: Iterable[Shipment]) -> dict[str, float]:
-    done = (shipment for shipment in shipments if shipment.days is not None)
-    return {name: mean(s.days for s in group) for name, group in grouped(done, lambda s: s.carrier).items()}
+    done = ((s.carrier, s.days) for s in shipments if s.days is not None)
+    return {name: mean(days for _, days in group) for name, group in grouped(done, lambda pair: pair[0]).items()}
 
 
 def shipments_by_order(shipments: Iterable[Shipment]) -> dict[str, tuple[Shipment, ...]]:

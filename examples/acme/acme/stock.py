@@ -11,6 +11,7 @@ from acme.models import Line, Order, Product
 from acme.orders import all_lines
 
 Stock = Mapping[str, int]
+Filled = tuple[dict[str, int], tuple[Order, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +67,13 @@ def taken(stock: Stock, order: Order) -> dict[str, int]:
     return dict(Counter(stock) - Counter(demand(order.lines)))
 
 
-def filled(stock: Stock, orders: Iterable[Order]) -> tuple[dict[str, int], tuple[Order, ...]]:
-    def step(state: tuple[dict[str, int], tuple[Order, ...]], order: Order) -> tuple[dict[str, int], tuple[Order, ...]]:
+def filled(stock: Stock, orders: Iterable[Order]) -> Filled:
+    def step(state: Filled, order: Order) -> Filled:
         left, done = state
         return (taken(left, order), (*done, order)) if can_fill(left, order) else state
 
-    return reduce(step, sorted(orders, key=lambda order: order.placed), (dict(stock), ()))
+    start: Filled = (dict(stock), ())
+    return reduce(step, sorted(orders, key=lambda order: order.placed), start)
 
 
 def daily_demand(orders: Iterable[Order], sku: str, today: date, days: int = 30) -> float:
