@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 
-use atelier_access::Caller;
 use atelier_domain::limits;
 use atelier_platform::{
     CompletionEvent, CompletionRequest, CompletionStream, FinishReason, Platform, Prompt, TokenLogprobText, Usage,
@@ -16,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::caller::Authenticated;
 use crate::error::ApiError;
 use crate::extract::WireJson;
 use crate::stream;
@@ -170,7 +170,7 @@ pub struct PromptTokensDetails {
 /// `POST /v1/completions`.
 pub async fn create_completion(
     State(platform): State<Platform>,
-    caller: Caller,
+    Authenticated(caller): Authenticated,
     WireJson(body): WireJson<CreateCompletionRequest>,
 ) -> Result<Response, ApiError> {
     let streamed = body.stream.unwrap_or(false);
@@ -363,7 +363,7 @@ pub(crate) fn completion_head(completion: &CompletionStream) -> CompletionObject
     CompletionObject {
         id: completion.id.to_string(),
         object: "text_completion",
-        created: completion.created.unix_seconds(),
+        created: completion.created.seconds(),
         model: completion.model.clone(),
         choices: Vec::new(),
         usage: None,

@@ -1,1 +1,32 @@
-//! atelier-api
+//! The HTTP face of Atelier: OpenAI-compatible completions, and our own resources around them.
+//!
+//! Reading order: `router` lists every endpoint once; `caller` turns a key into who; one file per resource turns
+//! JSON into a checked request, asks `platform`, and shapes the answer; `stream` writes server-sent events.
+//!
+//! Invariants: only this crate knows HTTP and JSON shapes; every refusal is OpenAI's error envelope; a stranger gets
+//! 404, never 403; nothing of a request's or an answer's content is logged; no metric's label names a tenant.
+
+mod router;
+
+mod caller;
+mod completions;
+mod endpoint;
+mod error;
+mod extract;
+mod health;
+mod metrics;
+mod models;
+mod observe;
+mod openapi;
+mod runs;
+mod sources;
+mod state;
+mod stream;
+mod tenants;
+mod usage;
+mod versions;
+mod wire;
+
+pub use endpoint::{Access, Endpoint};
+pub use openapi::document as openapi_document;
+pub use router::{endpoints, router};

@@ -1,0 +1,73 @@
+//! Request parts → typed values, with refusals in the wire's own envelope instead of the framework's plain text.
+
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::http::{StatusCode, request::Parts};
+use serde::de::DeserializeOwned;
+
+use crate::error::ApiError;
+
+/// A JSON body. The content type is not asked for: several editors leave it out.
+pub struct WireJson<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for WireJson<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let body = Bytes::from_request(request, state).await.map_err(body_refused)?;
+        parse_json(&body).map(Self)
+    }
+}
+
+/// Parses a JSON body; the error says where and why.
+pub fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(body).map_err(|error| {
+        ApiError::invalid(
+            format!("We could not parse the JSON body of your request: {error}. Mend the body and send it again."),
+            None,
+            Some("invalid_json"),
+        )
+    })
+}
+
+/// The query string.
+pub struct WireQuery<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for WireQuery<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let query = parts.uri.query().unwrap_or_default();
+        serde_html_form::from_str(query)
+            .map(Self)
+            .map_err(|error| ApiError::invalid(format!("Invalid query string: {error}."), None, Some("invalid_query")))
+    }
+}
+
+/// One id in the path. What does not parse cannot exist: 404, like any other stranger.
+pub struct PathId<T>(pub T);
+
+impl<S: Send + Sync, T: std::str::FromStr + Send> FromRequestParts<S> for PathId<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let text: Result<Path<String>, PathRejection> = Path::from_request_parts(parts, state).await;
+        text.ok()
+            .and_then(|Path(text)| text.parse().ok())
+            .map(Self)
+            .ok_or_else(|| ApiError::not_found("No such resource, or not one of yours.", "not_found"))
+    }
+}
+
+/// What the framework refused while reading a body.
+pub fn body_refused(rejection: BytesRejection) -> ApiError {
+    match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => ApiError::with_status(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "The request body is larger than this endpoint allows. Send less at once.",
+            "request_too_large",
+        ),
+        _ => ApiError::invalid("The request body could not be read to its end.", None, Some("invalid_body")),
+    }
+}

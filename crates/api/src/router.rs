@@ -1,0 +1,143 @@
+//! One line per endpoint; what is not listed here does not exist. The OpenAPI document is made from the same list.
+
+use std::sync::Arc;
+
+use atelier_domain::limits;
+use atelier_platform::Platform;
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
+use axum::middleware;
+use axum::routing::{delete, get, patch, post, put};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::endpoint::{Access, Endpoint};
+use crate::error::ApiError;
+use crate::metrics::{self, Metrics};
+use crate::state::AppState;
+use crate::{completions, health, models, observe, openapi, runs, sources, tenants, usage, versions};
+
+/// Every endpoint of the server.
+pub fn endpoints() -> Vec<Endpoint> {
+    use Access::{Anyone, Operator, Tenant, TenantAdmin};
+    vec![
+        Endpoint::new("create_completion", Tenant, post(completions::create_completion), "/v1/completions")
+            .about("Completes a prompt, or fills in between `prompt` and `suffix`; whole or streamed")
+            .takes::<completions::CreateCompletionRequest>()
+            .gives::<completions::CompletionObject>(StatusCode::OK),
+        Endpoint::new("list_models", Tenant, get(models::list_models), "/v1/models")
+            .about("The models that the key may use")
+            .gives::<models::ModelList>(StatusCode::OK),
+        Endpoint::new("get_model", Tenant, get(models::get_model), "/v1/models/{model}")
+            .about("One of them")
+            .gives::<models::ModelObject>(StatusCode::OK),
+        Endpoint::new("create_source", TenantAdmin, post(sources::create_source), "/v1/sources")
+            .about("Gives code to learn from: a tar.gz as the body, or the path of a folder on the server")
+            .query("name", "Name of the source when the body is an archive")
+            .takes::<sources::CreateSourceRequest>()
+            .body_limit(limits::ARCHIVE_BYTES_MAX)
+            .gives::<sources::SourceObject>(StatusCode::CREATED),
+        Endpoint::new("list_sources", Tenant, get(sources::list_sources), "/v1/sources")
+            .about("The tenant's sources")
+            .gives::<sources::SourceList>(StatusCode::OK),
+        Endpoint::new("get_source", Tenant, get(sources::get_source), "/v1/sources/{source}")
+            .about("One source")
+            .gives::<sources::SourceObject>(StatusCode::OK),
+        Endpoint::new("delete_source", TenantAdmin, delete(sources::delete_source), "/v1/sources/{source}")
+            .about("Removes a source and its archive")
+            .gives::<crate::wire::Deleted>(StatusCode::OK),
+        Endpoint::new("create_run", TenantAdmin, post(runs::create_run), "/v1/runs")
+            .about("Starts learning from a source, or evaluates what is served against it")
+            .takes::<runs::CreateRunRequest>()
+            .gives::<runs::RunObject>(StatusCode::CREATED),
+        Endpoint::new("list_runs", Tenant, get(runs::list_runs), "/v1/runs")
+            .about("The tenant's runs, newest first")
+            .gives::<runs::RunList>(StatusCode::OK),
+        Endpoint::new("get_run", Tenant, get(runs::get_run), "/v1/runs/{run}")
+            .about("One run, with its eval card when it has one")
+            .gives::<runs::RunObject>(StatusCode::OK),
+        Endpoint::new("list_run_events", Tenant, get(runs::list_run_events), "/v1/runs/{run}/events")
+            .about("What happened in a run; with `stream=true` as server-sent events until it ends")
+            .query("after", "Only events with a greater number")
+            .query("stream", "true: server-sent events until the run ends")
+            .gives::<runs::RunEventList>(StatusCode::OK),
+        Endpoint::new("cancel_run", TenantAdmin, post(runs::cancel_run), "/v1/runs/{run}/cancel")
+            .about("Stops a run; what is served stays")
+            .gives::<runs::RunObject>(StatusCode::OK),
+        Endpoint::new("list_versions", Tenant, get(versions::list_versions), "/v1/versions")
+            .about("The tenant's versions and where its aliases point")
+            .gives::<versions::VersionList>(StatusCode::OK),
+        Endpoint::new("export_adapter", TenantAdmin, get(versions::export_adapter), "/v1/versions/{version}/adapter")
+            .about("A version's adapter in PEFT format, as tar.gz")
+            .gives_bytes("application/gzip"),
+        Endpoint::new("move_alias", TenantAdmin, put(versions::move_alias), "/v1/aliases/{alias}")
+            .about("Points `live` at another version: rolls back or forward")
+            .takes::<versions::MoveAliasRequest>()
+            .gives::<versions::VersionList>(StatusCode::OK),
+        Endpoint::new("usage_completions", TenantAdmin, get(usage::usage_completions), "/v1/organization/usage/completions")
+            .about("Tokens and requests by time bucket, in the shape of OpenAI's usage API")
+            .query("start_time", "Unix seconds, from here on; required")
+            .query("end_time", "Unix seconds, up to here; now when absent")
+            .query("bucket_width", "1m, 1h or 1d (the default)")
+            .query("group_by", "model, api_key_id; may be repeated")
+            .query("models", "Only these models; may be repeated")
+            .query("api_key_ids", "Only these keys; may be repeated")
+            .query("limit", "Buckets per page")
+            .query("page", "`next_page` of the page before")
+            .gives::<usage::UsagePageObject>(StatusCode::OK),
+        Endpoint::new("create_tenant", Operator, post(tenants::create_tenant), "/v1/tenants")
+            .about("Creates a tenant and its first key, shown only here")
+            .takes::<tenants::CreateTenantRequest>()
+            .gives::<tenants::CreatedTenantObject>(StatusCode::CREATED),
+        Endpoint::new("list_tenants", Operator, get(tenants::list_tenants), "/v1/tenants")
+            .about("All tenants")
+            .gives::<tenants::TenantList>(StatusCode::OK),
+        Endpoint::new("get_tenant", Tenant, get(tenants::get_tenant), "/v1/tenants/{tenant}")
+            .about("One tenant, by name or id")
+            .gives::<tenants::TenantObject>(StatusCode::OK),
+        Endpoint::new("update_tenant", Operator, patch(tenants::update_tenant), "/v1/tenants/{tenant}")
+            .about("Moves a tenant to another plan; its key and model name stay")
+            .takes::<tenants::UpdateTenantRequest>()
+            .gives::<tenants::TenantObject>(StatusCode::OK),
+        Endpoint::new("delete_tenant", Operator, delete(tenants::delete_tenant), "/v1/tenants/{tenant}")
+            .about("Removes a tenant, its keys, its data and its adapters")
+            .gives::<crate::wire::Deleted>(StatusCode::OK),
+        Endpoint::new("rotate_key", TenantAdmin, post(tenants::rotate_key), "/v1/tenants/{tenant}/keys")
+            .about("Makes a new key, shown only here, and revokes the tenant's others")
+            .gives::<tenants::KeyObject>(StatusCode::CREATED),
+        Endpoint::new("read_openapi", Anyone, get(openapi::read_openapi), "/v1/openapi.json")
+            .about("This document")
+            .gives_bytes("application/json"),
+        Endpoint::new("read_health", Anyone, get(health::read_health), "/healthz")
+            .about("The process lives")
+            .gives::<health::HealthObject>(StatusCode::OK),
+        Endpoint::new("read_readiness", Anyone, get(health::read_readiness), "/readyz")
+            .about("The base is loaded and the store answers")
+            .gives::<health::HealthObject>(StatusCode::OK),
+        Endpoint::new("read_metrics", Anyone, get(metrics::read_metrics), "/metrics")
+            .about("Numbers for Prometheus, none of them about a tenant")
+            .gives_bytes("application/openmetrics-text"),
+    ]
+}
+
+/// The whole server as one router.
+pub fn router(platform: Platform) -> Router {
+    let state = AppState { platform, metrics: Arc::new(Metrics::default()) };
+    endpoints()
+        .into_iter()
+        .fold(Router::new(), Endpoint::mount)
+        .fallback(async || {
+            ApiError::not_found("Unknown request URL. GET /v1/openapi.json lists what there is.", "unknown_url")
+        })
+        .method_not_allowed_fallback(async || {
+            ApiError::with_status(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "This URL does not take that method. GET /v1/openapi.json lists what there is.",
+                "method_not_allowed",
+            )
+        })
+        .layer(DefaultBodyLimit::max(limits::REQUEST_BODY_BYTES_MAX))
+        .layer(CatchPanicLayer::custom(observe::panicked))
+        .layer(middleware::from_fn_with_state(state.clone(), observe::observe))
+        .with_state(state)
+}

@@ -1,0 +1,152 @@
+//! `/v1/tenants`: the operator's own resource. Keys are shown once, in the answer that makes them.
+
+use atelier_access::ApiKey;
+use atelier_domain::Plan;
+use atelier_platform::{Platform, TenantRecord};
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::caller::Authenticated;
+use crate::error::ApiError;
+use crate::extract::WireJson;
+use crate::wire::{Deleted, list_object};
+
+/// Body of `POST /v1/tenants`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateTenantRequest {
+    /// Lower-case letters, digits and hyphens; unique among living tenants.
+    pub name: String,
+    /// `shared` or `tuned`.
+    pub plan: String,
+}
+
+/// Body of `PATCH /v1/tenants/{tenant}`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateTenantRequest {
+    /// `shared` or `tuned`.
+    pub plan: String,
+}
+
+/// A tenant.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TenantObject {
+    /// `org_…`: on OpenAI's admin API a tenant is an organization.
+    pub id: String,
+    /// Always `tenant`.
+    pub object: &'static str,
+    /// Its name.
+    pub name: String,
+    /// `shared`, `tuned` or `dedicated`.
+    pub plan: String,
+    /// Unix seconds.
+    pub created_at: i64,
+}
+
+/// A tenant that was just created, with its first key.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CreatedTenantObject {
+    /// The tenant.
+    #[serde(flatten)]
+    pub tenant: TenantObject,
+    /// Its first key.
+    pub key: KeyObject,
+}
+
+/// A key, in the one answer that shows it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct KeyObject {
+    /// Always `api_key`.
+    pub object: &'static str,
+    /// The public part, by which lists and the usage name it.
+    pub id: String,
+    /// The whole key; it cannot be shown again.
+    pub value: String,
+}
+
+list_object! {
+    /// All tenants.
+    TenantList of TenantObject
+}
+
+/// `POST /v1/tenants`.
+pub async fn create_tenant(
+    State(platform): State<Platform>,
+    Authenticated(caller): Authenticated,
+    WireJson(body): WireJson<CreateTenantRequest>,
+) -> Result<(StatusCode, Json<CreatedTenantObject>), ApiError> {
+    let created = platform.create_tenant(&caller, &body.name, plan(&body.plan)?).await?;
+    let object = CreatedTenantObject { tenant: tenant_object(created.tenant), key: key_object(&created.key) };
+    Ok((StatusCode::CREATED, Json(object)))
+}
+
+/// `GET /v1/tenants`.
+pub async fn list_tenants(
+    State(platform): State<Platform>,
+    Authenticated(caller): Authenticated,
+) -> Result<Json<TenantList>, ApiError> {
+    let tenants = platform.list_tenants(&caller).await?;
+    Ok(Json(TenantList::whole(tenants.into_iter().map(tenant_object).collect())))
+}
+
+/// `GET /v1/tenants/{tenant}`.
+pub async fn get_tenant(
+    State(platform): State<Platform>,
+    Authenticated(caller): Authenticated,
+    Path(tenant): Path<String>,
+) -> Result<Json<TenantObject>, ApiError> {
+    Ok(Json(tenant_object(platform.get_tenant(&caller, &tenant).await?)))
+}
+
+/// `PATCH /v1/tenants/{tenant}`.
+pub async fn update_tenant(
+    State(platform): State<Platform>,
+    Authenticated(caller): Authenticated,
+    Path(tenant): Path<String>,
+    WireJson(body): WireJson<UpdateTenantRequest>,
+) -> Result<Json<TenantObject>, ApiError> {
+    Ok(Json(tenant_object(platform.set_plan(&caller, &tenant, plan(&body.plan)?).await?)))
+}
+
+/// `DELETE /v1/tenants/{tenant}`.
+pub async fn delete_tenant(
+    State(platform): State<Platform>,
+    Authenticated(caller): Authenticated,
+    Path(tenant): Path<String>,
+) -> Result<Json<Deleted>, ApiError> {
+    let tenant = platform.delete_tenant(&caller, &tenant).await?;
+    Ok(Json(Deleted::new(tenant.id, "tenant.deleted")))
+}
+
+/// `POST /v1/tenants/{tenant}/keys`.
+pub async fn rotate_key(
+    State(platform): State<Platform>,
+    Authenticated(caller): Authenticated,
+    Path(tenant): Path<String>,
+) -> Result<(StatusCode, Json<KeyObject>), ApiError> {
+    Ok((StatusCode::CREATED, Json(key_object(&platform.rotate_key(&caller, &tenant).await?))))
+}
+
+fn plan(word: &str) -> Result<Plan, ApiError> {
+    word.parse().map_err(|_| {
+        ApiError::invalid("No such plan. Use shared, tuned or dedicated.", Some("plan"), Some("invalid_value"))
+    })
+}
+
+fn tenant_object(tenant: TenantRecord) -> TenantObject {
+    TenantObject {
+        id: tenant.id.to_string(),
+        object: "tenant",
+        name: tenant.name.to_string(),
+        plan: tenant.plan.to_string(),
+        created_at: tenant.created_at.seconds(),
+    }
+}
+
+fn key_object(key: &ApiKey) -> KeyObject {
+    KeyObject { object: "api_key", id: key.public_id().to_string(), value: key.reveal().to_owned() }
+}

@@ -1,0 +1,296 @@
+//! The command line, as people see it in `--help`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Where everything lives unless told otherwise.
+const DEFAULT_DATA: &str = "./atelier-data";
+
+/// One shared base model for code, one small adapter per tenant, behind an OpenAI-compatible API.
+#[derive(Debug, Parser)]
+#[command(
+    name = "atelier",
+    version,
+    after_help = "First steps:\n  atelier demo                                  see the whole line in a few minutes\n  atelier serve                                 start a server on 127.0.0.1:8080\n  atelier tenant create acme --plan tuned       make a tenant and its key\n  atelier learn --tenant acme ./code --wait     teach it that tenant's code\n\nAll commands but `serve`, `demo` and `openapi` talk to the running server. They find it through --data,\nor through ATELIER_URL and ATELIER_KEY."
+)]
+pub struct Cli {
+    /// Folder of the server: databases, blobs, the operator's key.
+    #[arg(long, global = true, env = "ATELIER_DATA", default_value = DEFAULT_DATA, value_name = "DIR")]
+    pub data: PathBuf,
+
+    /// Print one JSON object on standard output and everything else on standard error.
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start the server.
+    Serve(ServeArgs),
+    /// Show the whole line: two tenants, two styles, one base model.
+    Demo(DemoArgs),
+    /// Create, list, change and delete tenants.
+    Tenant {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: TenantCommand,
+    },
+    /// Learn from a folder of code; the better adapter goes live by itself.
+    Learn(LearnArgs),
+    /// List a tenant's versions and what is live.
+    Versions(TenantArg),
+    /// Serve an older version again.
+    Rollback(RollbackArgs),
+    /// Complete at the end of a line of a file, with what the tenant is served.
+    Complete(CompleteArgs),
+    /// Measure what the tenant is served against the base on code that it has not seen.
+    Eval(EvalArgs),
+    /// Print a tenant's use of the last days.
+    Usage(TenantArg),
+    /// Check the machine, the data folder and the server, and say what to mend.
+    Doctor(DoctorArgs),
+    /// Print the OpenAPI document of the server.
+    Openapi,
+}
+
+/// How to serve.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// Address to listen on. Other than loopback needs --allow-public.
+    #[arg(long, env = "ATELIER_LISTEN", default_value = "127.0.0.1:8080", value_name = "IP:PORT")]
+    pub listen: SocketAddr,
+
+    /// Listen on an address that others can reach, although this server does not speak TLS itself: only behind a
+    /// proxy that does.
+    #[arg(long)]
+    pub allow_public: bool,
+
+    /// What to load and how to run it.
+    #[command(flatten)]
+    pub engine: EngineArgs,
+
+    /// Folder on this machine from which tenants may learn by path; may be repeated.
+    #[arg(long = "source-root", value_name = "DIR")]
+    pub source_roots: Vec<PathBuf>,
+
+    /// Runs that learn at the same time; 0 leaves learning to others.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub workers: usize,
+}
+
+/// What to load and how to run it.
+#[derive(Debug, Clone, Args)]
+pub struct EngineArgs {
+    /// Folder of the base model in Hugging Face layout; the small one that ships with Atelier when absent.
+    #[arg(long, env = "ATELIER_BASE", value_name = "PATH")]
+    pub base: Option<PathBuf>,
+
+    /// How the base's weights are held in memory.
+    #[arg(long, value_enum, default_value_t = WeightsArg::Bf16)]
+    pub weights: WeightsArg,
+
+    /// Threads of the engine; all cores when absent.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+
+    /// Memory for adapters of tenants, in MiB.
+    #[arg(long, default_value_t = 1024, value_name = "MIB")]
+    pub adapter_memory: usize,
+
+    /// Instruction set of the kernels: portable, avx2, avx512, avx512-bf16; the best there is when absent.
+    #[arg(long, env = "ATELIER_SIMD", value_name = "TIER")]
+    pub simd: Option<String>,
+}
+
+/// How the base's weights are held in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WeightsArg {
+    /// As they are stored, two bytes each.
+    Bf16,
+    /// One byte each with a scale per group: half the memory traffic, slightly different answers.
+    Int8,
+}
+
+/// How to show it.
+#[derive(Debug, Clone, Args)]
+pub struct DemoArgs {
+    /// Learn from your own folder instead of the examples; may be repeated.
+    #[arg(long = "tenant", value_name = "NAME=PATH")]
+    pub tenants: Vec<String>,
+
+    /// End after the show instead of going on serving.
+    #[arg(long)]
+    pub exit: bool,
+
+    /// Address to listen on; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:8080", value_name = "IP:PORT")]
+    pub listen: SocketAddr,
+
+    /// What to load and how to run it.
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}
+
+/// What to do with tenants.
+#[derive(Debug, Subcommand)]
+pub enum TenantCommand {
+    /// Create a tenant; prints its key, once.
+    Create {
+        /// Lower-case letters, digits and hyphens.
+        name: String,
+        /// What it is served: the base alone, or the base with its own adapter.
+        #[arg(long, value_enum, default_value_t = PlanArg::Tuned)]
+        plan: PlanArg,
+    },
+    /// List all tenants.
+    List,
+    /// Move a tenant to another plan; its key and its model name stay.
+    Plan {
+        /// The tenant.
+        name: String,
+        /// The new plan.
+        #[arg(value_enum)]
+        plan: PlanArg,
+    },
+    /// Make a new key, print it once, and revoke the tenant's others.
+    RotateKey {
+        /// The tenant.
+        name: String,
+    },
+    /// Remove a tenant, its keys, its data and its adapters.
+    Delete {
+        /// The tenant.
+        name: String,
+        /// Do it without asking.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// The plans that can be chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PlanArg {
+    /// The base alone.
+    Shared,
+    /// The base with the tenant's own adapter.
+    Tuned,
+    /// A model process of its own.
+    Dedicated,
+}
+
+impl PlanArg {
+    /// The plan's name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Shared => "shared",
+            Self::Tuned => "tuned",
+            Self::Dedicated => "dedicated",
+        }
+    }
+}
+
+/// For which tenant.
+#[derive(Debug, Clone, Args)]
+pub struct TenantArg {
+    /// The tenant's name. Needed with the operator's key; with a tenant's own key it is that tenant.
+    #[arg(long = "tenant", value_name = "NAME")]
+    pub name: Option<String>,
+}
+
+/// What to learn from and how.
+#[derive(Debug, Clone, Args)]
+pub struct LearnArgs {
+    /// For which tenant.
+    #[command(flatten)]
+    pub tenant: TenantArg,
+
+    /// A folder of code, or a tar.gz of one.
+    pub path: PathBuf,
+
+    /// Wait until the run ends, with a progress bar.
+    #[arg(long)]
+    pub wait: bool,
+
+    /// The recipe's numbers, where you want others.
+    #[command(flatten)]
+    pub recipe: RecipeArgs,
+}
+
+/// The recipe's numbers, where you want others.
+#[derive(Debug, Clone, Default, Args)]
+pub struct RecipeArgs {
+    /// Rank of the adapter.
+    #[arg(long, value_name = "N")]
+    pub rank: Option<usize>,
+    /// Alpha of the adapter: it is scaled by alpha / rank.
+    #[arg(long, value_name = "X")]
+    pub alpha: Option<f32>,
+    /// Dropout on the adapter's input.
+    #[arg(long, value_name = "X")]
+    pub dropout: Option<f32>,
+    /// Highest learning rate.
+    #[arg(long, value_name = "X")]
+    pub learning_rate: Option<f32>,
+    /// Passes over the code, at most.
+    #[arg(long, value_name = "N")]
+    pub epochs: Option<usize>,
+    /// Same seed, same code and same base give the same adapter.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+}
+
+/// Which version to go back to.
+#[derive(Debug, Clone, Args)]
+pub struct RollbackArgs {
+    /// For which tenant.
+    #[command(flatten)]
+    pub tenant: TenantArg,
+    /// The version; the one that was live before when absent.
+    #[arg(long, value_name = "VERSION")]
+    pub to: Option<u32>,
+}
+
+/// Where to complete.
+#[derive(Debug, Clone, Args)]
+pub struct CompleteArgs {
+    /// For which tenant.
+    #[command(flatten)]
+    pub tenant: TenantArg,
+    /// The file.
+    #[arg(long, value_name = "FILE")]
+    pub file: PathBuf,
+    /// Complete at the end of this line, counted from 1; what follows it is the suffix.
+    #[arg(long, value_name = "N")]
+    pub line: usize,
+    /// Most tokens to generate.
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    pub max_tokens: u32,
+    /// Model to ask.
+    #[arg(long, default_value = "atelier", value_name = "NAME")]
+    pub model: String,
+}
+
+/// What to measure on.
+#[derive(Debug, Clone, Args)]
+pub struct EvalArgs {
+    /// For which tenant.
+    #[command(flatten)]
+    pub tenant: TenantArg,
+    /// A folder of code that the tenant's adapter has not learned from.
+    pub path: PathBuf,
+}
+
+/// What to check.
+#[derive(Debug, Clone, Args)]
+pub struct DoctorArgs {
+    /// Folder of the base model to check; the one that ships with Atelier when absent.
+    #[arg(long, env = "ATELIER_BASE", value_name = "PATH")]
+    pub base: Option<PathBuf>,
+}

@@ -1,0 +1,11 @@
+//! The commands that ask a running server, one file each.
+
+pub mod complete;
+pub mod doctor;
+pub mod eval;
+pub mod learn;
+pub mod openapi;
+pub mod runs;
+pub mod tenant;
+pub mod usage;
+pub mod versions;

@@ -1,0 +1,48 @@
+//! `atelier usage`: what a tenant used on the last days.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Result;
+use serde_json::Value;
+
+use crate::cli::TenantArg;
+use crate::client::Client;
+use crate::output::{Output, table};
+
+/// How far back.
+const DAYS: u32 = 30;
+
+/// Prints it.
+pub async fn run(data: &Path, args: TenantArg, output: Output) -> Result<()> {
+    let client = Client::find(data)?.for_tenant(args.name.as_deref());
+    let page = read(&client).await?;
+    output.result(&page, || describe(&page))
+}
+
+/// The usage of the last days, by day and model.
+pub async fn read(client: &Client) -> Result<Value> {
+    let day = Duration::from_secs(24 * 60 * 60);
+    let start = SystemTime::now().duration_since(UNIX_EPOCH)?.saturating_sub(day * DAYS).as_secs();
+    client
+        .get(&format!("/v1/organization/usage/completions?start_time={start}&bucket_width=1d&group_by=model&limit=31"))
+        .await
+}
+
+/// One row per day and model that was used.
+pub fn describe(page: &Value) -> String {
+    let buckets = page["data"].as_array().into_iter().flatten();
+    let rows: Vec<Vec<String>> = buckets
+        .flat_map(|bucket| bucket["results"].as_array().into_iter().flatten())
+        .map(|result| {
+            vec![
+                result["model"].as_str().unwrap_or_default().to_owned(),
+                result["num_model_requests"].to_string(),
+                result["input_tokens"].to_string(),
+                result["input_cached_tokens"].to_string(),
+                result["output_tokens"].to_string(),
+            ]
+        })
+        .collect();
+    table(&["MODEL", "REQUESTS", "INPUT", "CACHED", "OUTPUT"], &rows)
+}

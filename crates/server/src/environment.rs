@@ -1,0 +1,17 @@
+//! The variables of the environment that are not flags: where a command finds the server. Nothing else in Atelier
+//! reads the environment.
+
+/// URL of the server, instead of what the data folder says.
+pub fn url() -> Option<String> {
+    std::env::var("ATELIER_URL").ok().filter(|url| !url.is_empty())
+}
+
+/// Key to use, instead of the operator's in the data folder.
+pub fn key() -> Option<String> {
+    std::env::var("ATELIER_KEY").ok().filter(|key| !key.is_empty())
+}
+
+/// What to log: `RUST_LOG`'s filter, or warnings and what the server itself says.
+pub fn log_filter() -> String {
+    std::env::var("RUST_LOG").unwrap_or_else(|_| "warn,atelier=info".to_owned())
+}

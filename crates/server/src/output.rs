@@ -1,0 +1,82 @@
+//! What commands print: one JSON object for scripts, sentences and tables for people.
+
+use std::io::Write;
+
+use anyhow::Result;
+use serde_json::Value;
+
+/// How to print.
+#[derive(Clone, Copy)]
+pub struct Output {
+    json: bool,
+}
+
+impl Output {
+    /// JSON for scripts, or text for people.
+    pub fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// Whether scripts are reading.
+    pub fn is_json(self) -> bool {
+        self.json
+    }
+
+    /// The result of a command: the object for scripts, `text` for people.
+    pub fn result(self, object: &Value, text: impl FnOnce() -> String) -> Result<()> {
+        let line = if self.json { object.to_string() } else { text() };
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{}", line.trim_end())?;
+        out.flush()?;
+        Ok(())
+    }
+
+    /// A line of the story as it goes on; never on standard output when scripts read that.
+    pub fn say(self, line: impl AsRef<str>) {
+        if self.json {
+            eprintln!("{}", line.as_ref());
+        } else {
+            // A closed pipe ends the story, not the work.
+            let _ = writeln!(std::io::stdout(), "{}", line.as_ref());
+        }
+    }
+
+    /// Part of a line, shown at once.
+    pub fn say_part(self, part: &str) {
+        if self.json {
+            eprint!("{part}");
+        } else {
+            let mut out = std::io::stdout();
+            let _ = write!(out, "{part}").and_then(|()| out.flush());
+        }
+    }
+}
+
+/// Rows of equal length under headings, columns aligned.
+pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
+    let mut widths: Vec<usize> = headings.iter().map(|heading| heading.chars().count()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |cells: Vec<&str>| {
+        let padded: Vec<String> =
+            cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}", width = *width)).collect();
+        padded.join("  ").trim_end().to_owned()
+    };
+    let mut lines = vec![line(headings.to_vec())];
+    lines.extend(rows.iter().map(|row| line(row.iter().map(String::as_str).collect())));
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::table;
+
+    #[test]
+    fn a_table_aligns_its_columns() {
+        let rows = vec![vec!["acme".to_owned(), "tuned".to_owned()], vec!["a".to_owned(), "shared".to_owned()]];
+        assert_eq!(table(&["NAME", "PLAN"], &rows), "NAME  PLAN\nacme  tuned\na     shared");
+    }
+}

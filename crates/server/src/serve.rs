@@ -1,0 +1,171 @@
+//! `atelier serve`: data folder and base model → a socket that answers.
+
+use std::fs;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use atelier_platform::{Opened, Platform, PlatformOptions};
+use serde_json::json;
+use tokio::net::TcpListener;
+
+use crate::cli::{EngineArgs, ServeArgs, WeightsArg};
+use crate::client::{OPERATOR_KEY_FILE, URL_FILE};
+use crate::output::Output;
+
+/// Where the base model that ships with Atelier lies, from the root of its repository or beside the binary.
+const SHIPPED_BASE: &str = "models/atelier-base";
+
+/// Runs a server until it is told to stop.
+pub async fn run(data: &Path, args: ServeArgs, output: Output) -> Result<()> {
+    if !args.listen.ip().is_loopback() && !args.allow_public {
+        bail!(
+            "{} can be reached by others, and this server does not speak TLS itself. Listen on 127.0.0.1 behind a \
+             proxy that does, or say --allow-public.",
+            args.listen
+        );
+    }
+    let options = platform_options(data, &args.engine, args.source_roots.clone(), args.workers)?;
+    let server = Server::start(data, options, args.listen).await?;
+    announce(&server, output)?;
+    stop_signal().await?;
+    output.say("Stopping: open streams get a moment to end.");
+    server.stop().await;
+    Ok(())
+}
+
+/// A server that runs.
+pub struct Server {
+    /// The use cases, for the demo that runs in the same process.
+    pub platform: Platform,
+    /// Where it listens.
+    pub url: String,
+    /// The operator's key, when this start was the first on the data folder.
+    pub first_operator_key: Option<String>,
+    url_file: PathBuf,
+    stop: tokio::sync::oneshot::Sender<()>,
+    task: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+impl Server {
+    /// Opens the data folder, loads the base, binds the socket, and serves in the background.
+    pub async fn start(data: &Path, options: PlatformOptions, listen: SocketAddr) -> Result<Self> {
+        // The socket first: a port in use is found before anything is created or loaded.
+        let listener = TcpListener::bind(listen).await.with_context(|| {
+            format!("Cannot listen on {listen}. Is another server running there? Choose another with --listen.")
+        })?;
+        let Opened { platform, first_operator_key } = Platform::open(options).await?;
+        let first_operator_key = first_operator_key.map(|key| key.reveal().to_owned());
+        if let Some(key) = &first_operator_key {
+            write_secret(&data.join(OPERATOR_KEY_FILE), key)?;
+        }
+        let url = format!("http://{}", listener.local_addr()?);
+        let url_file = data.join(URL_FILE);
+        fs::write(&url_file, format!("{url}\n"))?;
+        let router = atelier_api::router(platform.clone());
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let task = tokio::spawn(async move {
+            axum::serve(listener, router)
+                .with_graceful_shutdown(async move {
+                    // A dropped sender stops the server too.
+                    let _ = stopped.await;
+                })
+                .await
+        });
+        Ok(Self { platform, url, first_operator_key, url_file, stop, task })
+    }
+
+    /// Stops accepting, lets streams end, checkpoints what is learning.
+    pub async fn stop(self) {
+        let _ = self.stop.send(());
+        self.platform.shutdown().await;
+        if tokio::time::timeout(atelier_domain::limits::SHUTDOWN_GRACE, self.task).await.is_err() {
+            tracing::warn!("some connections were still open when the server stopped");
+        }
+        // The file only helps commands to find us; a left one is harmless.
+        let _ = fs::remove_file(&self.url_file);
+    }
+}
+
+/// Flags → what the platform opens.
+pub fn platform_options(
+    data: &Path,
+    engine: &EngineArgs,
+    source_roots: Vec<PathBuf>,
+    workers: usize,
+) -> Result<PlatformOptions> {
+    let mut options = PlatformOptions::new(data.to_owned(), find_base(engine.base.as_deref())?);
+    options.weight_format = match engine.weights {
+        WeightsArg::Bf16 => atelier_platform::WeightFormat::Bf16,
+        WeightsArg::Int8 => atelier_platform::WeightFormat::Int8,
+    };
+    if let Some(threads) = engine.threads {
+        options.threads = threads.max(1);
+    }
+    if let Some(tier) = &engine.simd {
+        options.tier = Some(tier.parse().map_err(|error| anyhow::anyhow!("--simd / ATELIER_SIMD: {error}"))?);
+    }
+    options.engine.adapter_bytes_max = engine.adapter_memory << 20;
+    options.source_roots = source_roots;
+    options.workers = workers;
+    Ok(options)
+}
+
+/// The base model's folder: as told, or the one that ships with Atelier.
+pub fn find_base(told: Option<&Path>) -> Result<PathBuf> {
+    if let Some(path) = told {
+        return Ok(path.to_owned());
+    }
+    let beside_binary = std::env::current_exe().ok();
+    let starts = [Some(PathBuf::from(".")), beside_binary];
+    starts
+        .iter()
+        .flatten()
+        .flat_map(|start| start.ancestors().map(|folder| folder.join(SHIPPED_BASE)).collect::<Vec<_>>())
+        .find(|folder| folder.join("config.json").exists())
+        .with_context(|| format!("No base model: {SHIPPED_BASE} is not here. Name a folder with --base."))
+}
+
+fn announce(server: &Server, output: Output) -> Result<()> {
+    let info = server.platform.base_info();
+    let object = json!({
+        "url": server.url,
+        "base": {"name": info.name, "parameters": info.parameters, "digest": info.digest.to_string()},
+        "operator_key": server.first_operator_key,
+    });
+    output.result(&object, || {
+        let mut text = format!(
+            "Atelier serves {} ({:.1} million parameters, {} kernels) on {}\n",
+            info.name,
+            info.parameters as f64 / 1e6,
+            info.tier,
+            server.url
+        );
+        if let Some(key) = &server.first_operator_key {
+            text.push_str(&format!(
+                "Operator key (shown only now, kept in {OPERATOR_KEY_FILE} of the data folder): {key}\n"
+            ));
+        }
+        text.push_str("Next: atelier tenant create NAME --plan tuned");
+        text
+    })
+}
+
+fn write_secret(path: &Path, secret: &str) -> Result<()> {
+    let mut file = fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path)?;
+    writeln!(file, "{secret}")?;
+    file.sync_all()?;
+    Ok(())
+}
+
+async fn stop_signal() -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        result = tokio::signal::ctrl_c() => result?,
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}
