@@ -160,7 +160,8 @@ fn write_secret(path: &Path, secret: &str) -> Result<()> {
     Ok(())
 }
 
-async fn stop_signal() -> Result<()> {
+/// Waits for Ctrl-C or SIGTERM.
+pub async fn stop_signal() -> Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {

@@ -1,0 +1,114 @@
+//! `atelier doctor`: what could be wrong, looked at in order, each finding with what to do.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use atelier_platform::{Tier, inspect_base};
+use serde_json::{Value, json};
+
+use crate::cli::DoctorArgs;
+use crate::client::{Client, OPERATOR_KEY_FILE, URL_FILE};
+use crate::output::Output;
+use crate::serve::find_base;
+
+/// Free disk space under which a server is soon in trouble, bytes.
+const DISK_FREE_BYTES_MIN: u64 = 1 << 30;
+
+struct Check {
+    what: &'static str,
+    good: bool,
+    says: String,
+}
+
+/// Checks.
+pub async fn run(data: &Path, args: DoctorArgs, output: Output) -> Result<()> {
+    let mut checks = vec![kernels(), base(args.base.as_deref())];
+    checks.extend(folder(data));
+    checks.push(server(data).await);
+    let good = checks.iter().all(|check| check.good);
+    let list: Vec<Value> =
+        checks.iter().map(|check| json!({"check": check.what, "ok": check.good, "says": check.says})).collect();
+    output.result(&json!({"ok": good, "checks": list}), || {
+        let line = |check: &Check| format!("{} {:<12} {}", if check.good { "ok  " } else { "MEND" }, check.what, check.says);
+        checks.iter().map(line).collect::<Vec<_>>().join("\n")
+    })?;
+    if !good {
+        bail!("Something needs mending; see above.");
+    }
+    Ok(())
+}
+
+fn kernels() -> Check {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let tiers: Vec<String> = Tier::all_available().iter().map(ToString::to_string).collect();
+    Check {
+        what: "kernels",
+        good: true,
+        says: format!("{cores} cores; instruction sets here: {}; used: {}", tiers.join(", "), Tier::detect()),
+    }
+}
+
+fn base(told: Option<&Path>) -> Check {
+    let found = find_base(told).map_err(|error| format!("{error:#}")).and_then(|folder| {
+        inspect_base(&folder).map(|says| format!("{}: {says}", folder.display())).map_err(|error| error.to_string())
+    });
+    let good = found.is_ok();
+    Check { what: "base model", good, says: found.unwrap_or_else(|says| says) }
+}
+
+fn folder(data: &Path) -> Vec<Check> {
+    if !data.exists() {
+        return vec![Check {
+            what: "data folder",
+            good: true,
+            says: format!("{} is not there yet; `atelier serve` creates it", data.display()),
+        }];
+    }
+    let key = data.join(OPERATOR_KEY_FILE);
+    let private = std::fs::metadata(&key)
+        .map(|metadata| std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o077 == 0);
+    let key_check = match private {
+        Ok(true) => Check { what: "operator key", good: true, says: format!("{}, private", key.display()) },
+        Ok(false) => Check {
+            what: "operator key",
+            good: false,
+            says: format!("others can read {0}. Run: chmod 600 {0}", key.display()),
+        },
+        Err(_) => Check {
+            what: "operator key",
+            good: true,
+            says: format!("{} is not there; set ATELIER_KEY for the commands", key.display()),
+        },
+    };
+    vec![disk(data), key_check]
+}
+
+fn disk(data: &Path) -> Check {
+    let free = rustix::fs::statvfs(data).map(|stat| stat.f_bavail * stat.f_frsize);
+    match free {
+        Ok(free) if free >= DISK_FREE_BYTES_MIN => {
+            Check { what: "disk", good: true, says: format!("{} MiB free", free >> 20) }
+        }
+        Ok(free) => Check {
+            what: "disk",
+            good: false,
+            says: format!("only {} MiB free where {} lies. Make room: a full disk stops learning and metering.", free >> 20, data.display()),
+        },
+        Err(error) => Check { what: "disk", good: false, says: format!("cannot look: {error}") },
+    }
+}
+
+async fn server(data: &Path) -> Check {
+    let what = "server";
+    let not_running = |says: String| Check { what, good: true, says };
+    let Ok(client) = Client::find(data) else {
+        return not_running(format!("none runs here ({} is not there); start one with `atelier serve`", data.join(URL_FILE).display()));
+    };
+    let ready = client.get("/readyz").await;
+    let known = client.get("/v1/tenants").await;
+    match (ready, known) {
+        (Ok(_), Ok(_)) => Check { what, good: true, says: format!("{} is ready and knows the key", client.url()) },
+        (Ok(_), Err(error)) => Check { what, good: false, says: format!("{} is ready, but: {error:#}", client.url()) },
+        (Err(error), _) => Check { what, good: false, says: format!("{error:#}") },
+    }
+}

@@ -1,0 +1,202 @@
+//! `atelier demo`: the whole line in a few minutes, told as a story and, with `--exit --json`, as one object.
+//!
+//! Everything goes through the server's own API with the tenants' own keys. Only the third arm of the eval card, one
+//! tenant's text under the other's adapter, is computed here: the product never does that, the demo may, since both
+//! tenants are ours.
+
+mod arms;
+mod tenants;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+use crate::cli::DemoArgs;
+use crate::client::{Client, OPERATOR_KEY_FILE};
+use crate::commands::{learn, runs, tenant, usage};
+use crate::output::Output;
+use crate::serve::{Server, platform_options};
+use arms::Arms;
+use tenants::{DemoTenant, Folder};
+
+/// What both tenants are asked to go on with: a name that is in neither code base, and sense in both.
+const PREFIX: &str = "from datetime import date\nfrom decimal import Decimal\n\n\ndef total_by_customer(orders";
+
+/// Tokens of each completion that is shown.
+const SHOWN_TOKENS: u32 = 96;
+
+/// Shows it.
+pub async fn run(args: DemoArgs, output: Output) -> Result<()> {
+    let started = Instant::now();
+    let folders = tenants::folders(&args.tenants)?;
+    let data = DataFolder::create()?;
+    let options = platform_options(&data.path, &args.engine, Vec::new(), 1)?;
+    let server = Server::start(&data.path, options, args.listen).await?;
+    let object = show(&server, &folders, output).await;
+    let result = match object {
+        Ok(mut object) => {
+            object["seconds"] = json!(started.elapsed().as_secs_f64());
+            finish(&server, &object, &data, args.exit, output).await
+        }
+        Err(error) => Err(error),
+    };
+    server.stop().await;
+    result
+}
+
+async fn show(server: &Server, folders: &[Folder], output: Output) -> Result<Value> {
+    let info = server.platform.base_info();
+    output.say(format!(
+        "One base model ({}, {:.1} million parameters, {} kernels) serves everybody on {}.\n",
+        info.name,
+        info.parameters as f64 / 1e6,
+        info.tier,
+        server.url
+    ));
+    let operator_key = server.first_operator_key.as_deref().context("The demo's data folder is not new.")?;
+    let operator = Client::new(&server.url, operator_key)?;
+    let mut shown = Vec::new();
+    for folder in folders {
+        shown.push(create(&operator, &server.url, folder).await?);
+    }
+    let names: Vec<&str> = shown.iter().map(|tenant| tenant.name.as_str()).collect();
+    output.say(format!("1. Before learning, {} get the same answer to the same prefix:\n", names.join(" and ")));
+    output.say(indent(PREFIX));
+    for tenant in &mut shown {
+        tenant.before = complete(&tenant.client, output, false).await?;
+    }
+    if shown.iter().any(|tenant| tenant.before != shown[0].before) {
+        bail!("The base answered the tenants differently before anything was learned.");
+    }
+    output.say(format!("{}\n", indent(&shown[0].before)));
+    output.say("2. Each learns from its own code, and only from that:");
+    for (tenant, folder) in shown.iter_mut().zip(folders) {
+        learn(tenant, folder, output).await?;
+    }
+    output.say("\n3. Held-out loss per token of each tenant's own files (lower is better):\n");
+    let cards = arms::compare(server, &shown).await?;
+    output.say(arms::table(&shown, &cards));
+    output.say("\n4. The same prefix, the same model name, streamed with each tenant's key:");
+    for tenant in &mut shown {
+        output.say(format!("\n   {}:\n{}", tenant.name, indent(PREFIX)));
+        tenant.after = complete(&tenant.client, output, true).await?;
+    }
+    output.say("\n5. What each of them used:\n");
+    let mut usages = serde_json::Map::new();
+    for tenant in &shown {
+        let page = usage::read(&tenant.client).await?;
+        output.say(format!("   {}\n{}\n", tenant.name, indent(&usage::describe(&page))));
+        usages.insert(tenant.name.clone(), page);
+    }
+    let tenants: Vec<Value> = shown.iter().zip(&cards).map(|(tenant, card)| describe(tenant, card)).collect();
+    Ok(json!({"tenants": tenants, "usage": usages}))
+}
+
+async fn create(operator: &Client, url: &str, folder: &Folder) -> Result<DemoTenant> {
+    let created = tenant::create(operator, &folder.name, "tuned").await?;
+    let key = created["key"].as_str().context("The server's answer shows no key.")?.to_owned();
+    let client = Client::new(url, &key)?;
+    Ok(DemoTenant { name: folder.name.clone(), key, client, run: Value::Null, before: String::new(), after: String::new() })
+}
+
+async fn learn(tenant: &mut DemoTenant, folder: &Folder, output: Output) -> Result<()> {
+    let source = runs::give_source(&tenant.client, &folder.path).await?;
+    let run = runs::start(&tenant.client, "learn", &source, json!({})).await?;
+    tenant.run = runs::follow(&tenant.client, &run, &tenant.name, output).await?;
+    output.say(indent(&learn::describe(&tenant.run)));
+    if tenant.run["status"] == "failed" {
+        bail!("Learning for {} failed: {}", tenant.name, tenant.run["reason"].as_str().unwrap_or_default());
+    }
+    Ok(())
+}
+
+/// Asks as an editor would, greedy so that the answer is the model's own choice and the same each time.
+async fn complete(client: &Client, output: Output, live: bool) -> Result<String> {
+    let body = json!({
+        "model": "atelier", "prompt": PREFIX, "max_tokens": SHOWN_TOKENS, "temperature": 0, "stream": true,
+        "stop": ["\n\n\n"],
+    });
+    let mut frames = client.stream("/v1/completions", &body).await?;
+    let mut completion = String::new();
+    while let Some(chunk) = frames.next().await? {
+        let part = chunk["choices"][0]["text"].as_str().unwrap_or_default();
+        completion.push_str(part);
+        if live {
+            output.say_part(&part.replace('\n', "\n     "));
+        }
+    }
+    if live {
+        output.say("");
+    }
+    Ok(completion)
+}
+
+fn describe(tenant: &DemoTenant, card: &Arms) -> Value {
+    json!({
+        "name": tenant.name,
+        "loss": {"base": card.base, "own": card.own, "other": card.other},
+        "own_vs_base_ci95": [card.own_vs_base.low, card.own_vs_base.high],
+        "prefix": PREFIX,
+        "completion": {"before": tenant.before, "after": tenant.after},
+        "run": learn::result(&tenant.run),
+    })
+}
+
+async fn finish(server: &Server, object: &Value, data: &DataFolder, exit: bool, output: Output) -> Result<()> {
+    if exit {
+        return output.result(object, || {
+            format!("Done in {:.0} seconds.", object["seconds"].as_f64().unwrap_or_default())
+        });
+    }
+    if output.is_json() {
+        output.result(object, String::new)?;
+    }
+    output.say(lines_to_copy(server, object, data));
+    crate::serve::stop_signal().await
+}
+
+fn lines_to_copy(server: &Server, object: &Value, data: &DataFolder) -> String {
+    let name = object["tenants"][0]["name"].as_str().unwrap_or_default();
+    let keys = data.path.join(OPERATOR_KEY_FILE);
+    format!(
+        "Still serving on {url}; Ctrl-C ends it and removes {data}. Try, in another terminal:\n\n\
+         # a key of {name}'s\n\
+         export ATELIER_URL={url} ATELIER_KEY=$(cat {keys})\n\
+         export KEY=$(target/release/atelier tenant rotate-key {name} --json | python3 -c 'import json,sys; print(json.load(sys.stdin)[\"key\"])')\n\n\
+         # curl\n\
+         curl {url}/v1/completions -H \"Authorization: Bearer $KEY\" -H 'Content-Type: application/json' \\\n  \
+         -d '{{\"model\": \"atelier\", \"prompt\": \"def total_by_customer(orders\", \"max_tokens\": 64, \"temperature\": 0}}'\n\n\
+         # Python, with the openai package\n\
+         python3 -c \"import os, openai; client = openai.OpenAI(base_url='{url}/v1', api_key=os.environ['KEY']); \
+         print(client.completions.create(model='atelier', prompt='def total_by_customer(orders', max_tokens=64, temperature=0).choices[0].text)\"\n",
+        url = server.url,
+        data = data.path.display(),
+        keys = keys.display(),
+    )
+}
+
+fn indent(text: &str) -> String {
+    text.lines().map(|line| format!("     {line}")).collect::<Vec<_>>().join("\n")
+}
+
+/// The demo's own data folder, removed when it ends.
+struct DataFolder {
+    path: PathBuf,
+}
+
+impl DataFolder {
+    fn create() -> Result<Self> {
+        let path = std::env::temp_dir().join(format!("atelier-demo-{}", std::process::id()));
+        std::fs::create_dir(&path).with_context(|| format!("Cannot create {}.", path.display()))?;
+        Ok(Self { path })
+    }
+}
+
+impl Drop for DataFolder {
+    fn drop(&mut self) {
+        // What cannot be removed is temporary by name.
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
