@@ -1,0 +1,315 @@
+//! Blocks of the KV cache: who holds which, and which hold a prefix that a later prompt may use.
+//!
+//! A block is free (holds nothing), held (by one or more sequences) or cached (by none, but found by its key). A
+//! cached block is given up, least recently used first, when a free one is needed. Only full blocks have keys, and a
+//! block with a key is never written again.
+
+use std::collections::{BTreeMap, HashMap};
+
+use atelier_model::{Digest, KV_BLOCK_TOKENS};
+
+use crate::job::AdapterSet;
+
+/// Commits to base, adapter set, salt and every token up to the end of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct BlockKey([u8; 32]);
+
+impl BlockKey {
+    /// The key of the empty prefix.
+    pub(crate) fn root(base: Digest, adapters: &AdapterSet, salt: &[u8; 32]) -> BlockKey {
+        let mut hasher = blake3::Hasher::new();
+        field(&mut hasher, "atelier kv prefix", &base.0);
+        field(&mut hasher, "adapter count", &(adapters.digests().len() as u64).to_le_bytes());
+        for digest in adapters.digests() {
+            field(&mut hasher, "adapter", &digest.0);
+        }
+        field(&mut hasher, "salt", salt);
+        BlockKey(*hasher.finalize().as_bytes())
+    }
+
+    /// The key of this prefix followed by one more block of tokens.
+    pub(crate) fn then(self, tokens: &[u32]) -> BlockKey {
+        debug_assert_eq!(tokens.len(), KV_BLOCK_TOKENS);
+        let mut bytes = [0u8; KV_BLOCK_TOKENS * 4];
+        for (place, token) in bytes.chunks_exact_mut(4).zip(tokens) {
+            place.copy_from_slice(&token.to_le_bytes());
+        }
+        let mut hasher = blake3::Hasher::new();
+        field(&mut hasher, "prefix", &self.0);
+        field(&mut hasher, "tokens", &bytes);
+        BlockKey(*hasher.finalize().as_bytes())
+    }
+}
+
+/// Feeds a tagged, length-prefixed field, so that no two lists of fields give the same bytes.
+fn field(hasher: &mut blake3::Hasher, tag: &str, value: &[u8]) {
+    for part in [tag.as_bytes(), value] {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct Block {
+    /// Sequences that hold the block.
+    holders: u32,
+    /// Its key, if it holds a full, computed block that may be shared.
+    key: Option<BlockKey>,
+    /// When it was last let go; its place in the order of eviction while cached.
+    released: u64,
+}
+
+/// Blocks at the head of a prompt that are already computed.
+#[derive(Debug)]
+pub(crate) struct Prefix {
+    /// The matched blocks, not yet held: see [`BlockPool::reserve`].
+    blocks: Vec<u32>,
+    /// The key of the last matched block, or of the empty prefix.
+    pub key: BlockKey,
+}
+
+impl Prefix {
+    /// Nothing found.
+    pub(crate) fn none(root: BlockKey) -> Prefix {
+        Prefix { blocks: Vec::new(), key: root }
+    }
+
+    pub(crate) fn blocks(&self) -> usize {
+        self.blocks.len()
+    }
+}
+
+/// Hands out the blocks of one KV cache.
+#[derive(Debug)]
+pub(crate) struct BlockPool {
+    blocks: Vec<Block>,
+    free: Vec<u32>,
+    index: HashMap<BlockKey, u32>,
+    /// Cached blocks by time of release.
+    cached: BTreeMap<u64, u32>,
+    clock: u64,
+}
+
+impl BlockPool {
+    pub(crate) fn new(count: usize) -> BlockPool {
+        let count = u32::try_from(count).expect("a KV cache has fewer than 2^32 blocks");
+        BlockPool {
+            blocks: vec![Block::default(); count as usize],
+            free: (0..count).rev().collect(),
+            index: HashMap::new(),
+            cached: BTreeMap::new(),
+            clock: 0,
+        }
+    }
+
+    pub(crate) fn total(&self) -> usize {
+        self.blocks.len()
+    }
+
+    pub(crate) fn free(&self) -> usize {
+        self.free.len()
+    }
+
+    pub(crate) fn cached(&self) -> usize {
+        self.cached.len()
+    }
+
+    /// Longest run of blocks at the head of `tokens` that are in the cache under `root`.
+    pub(crate) fn find_prefix(&self, root: BlockKey, tokens: &[u32]) -> Prefix {
+        let mut prefix = Prefix::none(root);
+        for block_tokens in tokens.chunks_exact(KV_BLOCK_TOKENS) {
+            let key = prefix.key.then(block_tokens);
+            let Some(block) = self.index.get(&key) else { break };
+            prefix.blocks.push(*block);
+            prefix.key = key;
+        }
+        prefix
+    }
+
+    /// True if `count` blocks beginning with `prefix` can be held now.
+    pub(crate) fn can_reserve(&self, prefix: &Prefix, count: usize) -> bool {
+        let needed = count.saturating_sub(prefix.blocks.len());
+        // A matched block that is only cached cannot also be given up for room.
+        let matched_cached = prefix.blocks.iter().filter(|block| self.blocks[**block as usize].holders == 0).count();
+        needed <= self.free.len() + self.cached.len() - matched_cached
+    }
+
+    /// Holds `count` blocks beginning with those of `prefix`; gives the block table. The caller has asked
+    /// [`BlockPool::can_reserve`].
+    pub(crate) fn reserve(&mut self, prefix: &Prefix, count: usize) -> Vec<u32> {
+        assert!(self.can_reserve(prefix, count), "reserve is only called where can_reserve holds");
+        let mut table = Vec::with_capacity(count);
+        for &block in &prefix.blocks {
+            let state = &mut self.blocks[block as usize];
+            if state.holders == 0 {
+                self.cached.remove(&state.released);
+            }
+            state.holders += 1;
+            table.push(block);
+        }
+        while table.len() < count {
+            let block = self.free.pop().unwrap_or_else(|| self.evict());
+            self.blocks[block as usize].holders = 1;
+            table.push(block);
+        }
+        table
+    }
+
+    /// Gives up the cached block that was let go longest ago.
+    fn evict(&mut self) -> u32 {
+        let (_, block) = self.cached.pop_first().expect("can_reserve counted the cached blocks");
+        let key = self.blocks[block as usize].key.take().expect("a cached block has a key");
+        self.index.remove(&key);
+        block
+    }
+
+    /// Makes a held, full, computed block findable. If another block already has the key, that one stays the one.
+    pub(crate) fn publish(&mut self, block: u32, key: BlockKey) {
+        let state = &mut self.blocks[block as usize];
+        debug_assert!(state.holders > 0, "only a held block is published");
+        if state.key.is_none() && !self.index.contains_key(&key) {
+            state.key = Some(key);
+            self.index.insert(key, block);
+        }
+    }
+
+    /// Lets go of a sequence's blocks. The tail goes first, so that the head of a prefix, without which the tail
+    /// cannot be found, outlives it.
+    pub(crate) fn release(&mut self, table: &[u32]) {
+        for &block in table.iter().rev() {
+            let state = &mut self.blocks[block as usize];
+            assert!(state.holders > 0, "block {block} is let go more often than it was held");
+            state.holders -= 1;
+            if state.holders > 0 {
+                continue;
+            }
+            if state.key.is_some() {
+                self.clock += 1;
+                state.released = self.clock;
+                self.cached.insert(self.clock, block);
+            } else {
+                self.free.push(block);
+            }
+        }
+    }
+
+    /// Checks every count against the block tables of all live sequences. For tests and after an incident.
+    pub(crate) fn audit<'a>(&self, tables: impl Iterator<Item = &'a [u32]>) -> Result<(), String> {
+        let mut holders = vec![0u32; self.blocks.len()];
+        for block in tables.flatten() {
+            holders[*block as usize] += 1;
+        }
+        let mut unheld = 0;
+        for (index, block) in self.blocks.iter().enumerate() {
+            if block.holders != holders[index] {
+                return Err(format!("block {index}: {} holders counted, {} found", block.holders, holders[index]));
+            }
+            let found = block.key.is_none_or(|key| self.index.get(&key) == Some(&(index as u32)));
+            if !found {
+                return Err(format!("block {index}: its key does not lead to it"));
+            }
+            unheld += usize::from(block.holders == 0);
+        }
+        if self.free.len() + self.cached.len() != unheld {
+            return Err(format!("{} free and {} cached of {unheld} unheld", self.free.len(), self.cached.len()));
+        }
+        let keyed = self.blocks.iter().filter(|block| block.key.is_some()).count();
+        if self.index.len() != keyed {
+            return Err(format!("{} keys in the index, {keyed} on blocks", self.index.len()));
+        }
+        if let Some(block) = self.free.iter().find(|block| self.blocks[**block as usize].key.is_some()) {
+            return Err(format!("free block {block} has a key"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn digest(byte: u8) -> Digest {
+        Digest([byte; 32])
+    }
+
+    fn tokens(count: usize, first: u32) -> Vec<u32> {
+        (first..).take(count).collect()
+    }
+
+    fn publish_all(pool: &mut BlockPool, root: BlockKey, tokens: &[u32], table: &[u32]) {
+        let mut key = root;
+        for (block_tokens, block) in tokens.chunks_exact(KV_BLOCK_TOKENS).zip(table) {
+            key = key.then(block_tokens);
+            pool.publish(*block, key);
+        }
+    }
+
+    #[test]
+    fn the_key_commits_to_every_field() {
+        let set = |bytes: &[u8]| AdapterSet::of(&bytes.iter().map(|byte| digest(*byte)).collect::<Vec<_>>());
+        let roots = [
+            BlockKey::root(digest(1), &set(&[]), &[0; 32]),
+            BlockKey::root(digest(2), &set(&[]), &[0; 32]),
+            BlockKey::root(digest(1), &set(&[]), &[1; 32]),
+            BlockKey::root(digest(1), &set(&[3]), &[0; 32]),
+            BlockKey::root(digest(1), &set(&[4]), &[0; 32]),
+            BlockKey::root(digest(1), &set(&[3, 4]), &[0; 32]),
+            BlockKey::root(digest(1), &set(&[4, 3]), &[0; 32]),
+        ];
+        let block = tokens(KV_BLOCK_TOKENS, 0);
+        let keys = roots.iter().flat_map(|root| [*root, root.then(&block), root.then(&block).then(&block)]);
+        let distinct: std::collections::HashSet<BlockKey> = keys.collect();
+        assert_eq!(distinct.len(), roots.len() * 3);
+    }
+
+    #[test]
+    fn a_prefix_is_found_again_and_given_up_tail_first() {
+        let root = BlockKey::root(digest(1), &AdapterSet::none(), &[0; 32]);
+        let prompt = tokens(3 * KV_BLOCK_TOKENS + 5, 0);
+        let mut pool = BlockPool::new(4);
+        let table = pool.reserve(&Prefix::none(root), 4);
+        publish_all(&mut pool, root, &prompt, &table);
+        pool.release(&table);
+        assert_eq!((pool.free(), pool.cached()), (1, 3));
+
+        let found = pool.find_prefix(root, &prompt);
+        assert_eq!(found.blocks, table[..3]);
+        assert!(!pool.can_reserve(&found, 5), "there are four blocks in all");
+
+        let other = pool.reserve(&Prefix::none(root), 2);
+        assert_eq!(pool.find_prefix(root, &prompt).blocks, table[..2], "the tail went, the head stayed");
+        pool.release(&other);
+        pool.audit(std::iter::empty()).expect("balanced");
+    }
+
+    proptest! {
+        #[test]
+        fn counts_balance_under_random_traffic(
+            actions in proptest::collection::vec((0u8..4, 0u32..6, 1usize..6, any::<bool>()), 1..200),
+        ) {
+            let mut pool = BlockPool::new(12);
+            let mut live: Vec<Vec<u32>> = Vec::new();
+            for (salt, first, count, keep) in actions {
+                let root = BlockKey::root(digest(0), &AdapterSet::none(), &[salt; 32]);
+                let prompt = tokens(count * KV_BLOCK_TOKENS, first);
+                let prefix = pool.find_prefix(root, &prompt);
+                if pool.can_reserve(&prefix, count) {
+                    let table = pool.reserve(&prefix, count);
+                    publish_all(&mut pool, root, &prompt, &table);
+                    live.push(table);
+                }
+                if !keep && !live.is_empty() {
+                    let table = live.remove(first as usize % live.len());
+                    pool.release(&table);
+                }
+                prop_assert_eq!(pool.audit(live.iter().map(Vec::as_slice)), Ok(()));
+            }
+            for table in &live {
+                pool.release(table);
+            }
+            prop_assert_eq!(pool.free() + pool.cached(), pool.total());
+        }
+    }
+}
