@@ -16,6 +16,9 @@ pub mod naive;
 mod norm;
 mod pool;
 mod rope;
+mod scratch;
+mod shared;
+mod simd;
 mod softmax;
 mod tier;
 

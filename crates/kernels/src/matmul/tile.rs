@@ -1,0 +1,144 @@
+//! How a product is cut: into tasks, then into blocks that fit the caches, then into tiles that fit the registers.
+
+use std::ops::Range;
+
+use crate::compute::Compute;
+use crate::matrix::{GROUP_PANELS, PANEL};
+
+/// Bytes of x that a task goes over again for each group of panels: half of a common second-level cache.
+const X_BLOCK_BYTES: usize = 512 << 10;
+/// Rows of a block at least, or the weights are read too often.
+const BLOCK_ROWS_MIN: usize = 48;
+/// Rows of a tile at most, of all micro-kernels; blocks are multiples of it.
+pub(super) const TILE_ROWS_MAX: usize = 6;
+/// Multiply-adds that are worth waking a worker for.
+const TASK_PRODUCTS_MIN: usize = 1 << 16;
+/// Blocks per thread that are enough to balance the threads; with fewer, columns are divided evenly instead.
+const BLOCKS_PER_THREAD: usize = 6;
+
+/// A product of a few rows with a few vectors of columns, whose sums stay in registers.
+pub(super) trait Micro: Copy {
+    /// Output columns of a vector; divides [`PANEL`].
+    const LANES: usize;
+    /// Rows of a tile.
+    const ROWS: usize;
+    /// Vectors of a tile.
+    const VECTORS: usize;
+    /// Steps over the inputs after which the sums are put by, so that a block's weights stay in the first-level cache.
+    const BLOCK_STEPS: usize;
+
+    /// Steps over the inputs.
+    fn steps(&self) -> usize;
+
+    /// Adds the products of `steps` to rows `row..row + R` and columns `column..column + V * LANES` of y; begins
+    /// with zero where the first step is 0. Columns beyond the last are not written.
+    ///
+    /// # Safety
+    /// The operands must cover those rows and columns, and nobody else may touch that part of y.
+    unsafe fn tile<const R: usize, const V: usize>(self, row: usize, column: usize, steps: Range<usize>);
+}
+
+/// Cuts `rows` × panels of columns into blocks and runs each once.
+///
+/// `row_bytes` is what a row of x takes, `products` the multiply-adds of the whole.
+pub(super) fn for_each_block(
+    compute: &Compute,
+    rows: usize,
+    panels: usize,
+    row_bytes: usize,
+    products: usize,
+    run: &(dyn Fn(Range<usize>, Range<usize>) + Sync),
+) {
+    if compute.threads() == 1 || products < 2 * TASK_PRODUCTS_MIN {
+        let block_rows = block_rows(row_bytes);
+        return (0..rows).step_by(block_rows).for_each(|row| run(row..rows.min(row + block_rows), 0..panels));
+    }
+    let block_rows = block_rows(row_bytes);
+    let row_blocks = rows.div_ceil(block_rows);
+    let groups = panels.div_ceil(GROUP_PANELS);
+    let column_blocks = if row_blocks * groups >= compute.threads() * BLOCKS_PER_THREAD && row_blocks * groups <= products / TASK_PRODUCTS_MIN {
+        groups
+    } else {
+        compute.threads().min(panels)
+    };
+    // Row blocks are the outer loop: the threads share a block of x while they go through the weights.
+    compute.parallel_for(row_blocks * column_blocks, &|task| {
+        let (row, column) = (task / column_blocks * block_rows, task % column_blocks);
+        let panels = if column_blocks == groups {
+            column * GROUP_PANELS..panels.min((column + 1) * GROUP_PANELS)
+        } else {
+            column * panels / column_blocks..(column + 1) * panels / column_blocks
+        };
+        run(row..rows.min(row + block_rows), panels);
+    });
+}
+
+fn block_rows(row_bytes: usize) -> usize {
+    (X_BLOCK_BYTES / row_bytes.max(1)).max(BLOCK_ROWS_MIN).next_multiple_of(TILE_ROWS_MAX)
+}
+
+/// Goes over a block tile by tile.
+///
+/// # Safety
+/// As [`Micro::tile`] for all of the block.
+#[inline(always)]
+pub(super) unsafe fn run_block<M: Micro>(micro: M, rows: Range<usize>, panels: Range<usize>) {
+    let mut panel = panels.start;
+    while panel < panels.end {
+        // Vectors of one tile lie in one group, where a step's lines are side by side.
+        let group_end = panels.end.min((panel / GROUP_PANELS + 1) * GROUP_PANELS);
+        let mut column = panel * PANEL;
+        while column < group_end * PANEL {
+            let vectors = M::VECTORS.min((group_end * PANEL - column) / M::LANES);
+            // SAFETY: passed on.
+            unsafe {
+                match vectors {
+                    1 => run_columns::<M, 1>(micro, rows.clone(), column),
+                    2 => run_columns::<M, 2>(micro, rows.clone(), column),
+                    3 => run_columns::<M, 3>(micro, rows.clone(), column),
+                    _ => run_columns::<M, 4>(micro, rows.clone(), column),
+                }
+            }
+            column += vectors * M::LANES;
+        }
+        panel = group_end;
+    }
+}
+
+#[inline(always)]
+unsafe fn run_columns<M: Micro, const V: usize>(micro: M, rows: Range<usize>, column: usize) {
+    if V > M::VECTORS {
+        return; // never reached; keeps tiles that spill registers from being compiled
+    }
+    let steps = micro.steps();
+    let block_steps = if rows.len() <= M::ROWS { steps } else { M::BLOCK_STEPS };
+    let mut step = 0;
+    while step < steps {
+        let block = step..steps.min(step + block_steps);
+        let mut row = rows.start;
+        while row < rows.end {
+            let count = M::ROWS.min(rows.end - row);
+            // SAFETY: passed on.
+            unsafe {
+                match count {
+                    1 => micro.tile::<1, V>(row, column, block.clone()),
+                    2 => tile_if::<M, 2, V>(micro, row, column, block.clone()),
+                    3 => tile_if::<M, 3, V>(micro, row, column, block.clone()),
+                    4 => tile_if::<M, 4, V>(micro, row, column, block.clone()),
+                    5 => tile_if::<M, 5, V>(micro, row, column, block.clone()),
+                    _ => tile_if::<M, 6, V>(micro, row, column, block.clone()),
+                }
+            }
+            row += count;
+        }
+        step = block.end;
+    }
+}
+
+#[inline(always)]
+unsafe fn tile_if<M: Micro, const R: usize, const V: usize>(micro: M, row: usize, column: usize, steps: Range<usize>) {
+    if R <= M::ROWS {
+        // SAFETY: passed on.
+        unsafe { micro.tile::<R, V>(row, column, steps) }
+    }
+}
