@@ -326,7 +326,7 @@ impl Options {
         Ok(Self {
             rank: rank("r", get("r"))?,
             alpha: finite("lora_alpha", get("lora_alpha"))?,
-            root_scaling: get("use_rslora") == &Value::Bool(true),
+            root_scaling: flag("use_rslora", get("use_rslora"))?,
             rank_pattern: pattern("rank_pattern", get("rank_pattern"), rank)?,
             alpha_pattern: pattern("alpha_pattern", get("alpha_pattern"), finite)?,
         })
@@ -349,6 +349,14 @@ fn lookup<T: Copy>(pattern: &[(String, T)], module: &str) -> Option<T> {
 
 fn wrong(field: &str, problem: String) -> ModelError {
     ModelError::Field { file: CONFIG_FILE.to_owned(), field: field.to_owned(), problem }
+}
+
+fn flag(field: &str, value: &Value) -> Result<bool, ModelError> {
+    match value {
+        Value::Null => Ok(false),
+        Value::Bool(value) => Ok(*value),
+        other => Err(wrong(field, format!("is {other}, not true or false"))),
+    }
 }
 
 fn rank(field: &str, value: &Value) -> Result<usize, ModelError> {

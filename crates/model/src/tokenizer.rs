@@ -62,12 +62,16 @@ impl Tokenizer {
     pub fn parse(file: &str, content: &[u8]) -> Result<Self, ModelError> {
         let mut json: Value =
             serde_json::from_slice(content).map_err(|source| ModelError::Json { file: file.to_owned(), source })?;
+        if !json.is_object() {
+            let problem = "it is not a JSON object; is it a tokenizer of the tokenizers library?".to_owned();
+            return Err(ModelError::Tokenizer { file: file.to_owned(), problem });
+        }
         let byte_level = has_byte_level_decoder(&json["decoder"]);
         // Windows and paddings of the file's author would cut and fill our texts.
         json["truncation"] = Value::Null;
         json["padding"] = Value::Null;
         let marked = build(file, &json)?;
-        for token in json["added_tokens"].as_array_mut().into_iter().flatten() {
+        for token in json.get_mut("added_tokens").and_then(Value::as_array_mut).into_iter().flatten() {
             if is_control(token) {
                 token["special"] = Value::Bool(true);
             }

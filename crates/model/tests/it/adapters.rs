@@ -142,6 +142,7 @@ fn unsupported_options_are_refused_by_name() {
     refuse_config("init_lora_weights", json!("pissa"), &["init_lora_weights \"pissa\""]);
     refuse_config("target_modules", json!(["q_proj", "embed_tokens"]), &["target module \"embed_tokens\""]);
     refuse_config("rank_pattern", json!({"^layers.*": 3}), &["regular expression", "rank_pattern"]);
+    refuse_config("use_rslora", json!("yes"), &["`use_rslora` is \"yes\", not true or false"]);
     refuse_config("r", json!(0), &["`r` is 0, not a rank from 1 to 256"]);
     refuse_config("r", json!(100_000), &["`r` is 100000"]);
     refuse_config("lora_alpha", json!("much"), &["`lora_alpha` is \"much\""]);
@@ -152,7 +153,7 @@ fn unsupported_options_are_refused_by_name() {
 
 #[test]
 fn tensors_that_do_not_fit_are_refused() {
-    refuse_config_shape("r", json!(8), &["lora_A.weight` has shape [4, 48], expected [8, 48]"]);
+    refuse_config_shape("r", json!(8), &["down_proj.lora_A.weight` has shape [4, 104], expected [8, 104]"]);
     let q = "base_model.model.model.layers.0.self_attn.q_proj";
     let edit_header = |edit: fn(&mut Value)| {
         move |files: &mut AdapterFiles| {

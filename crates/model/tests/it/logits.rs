@@ -1,7 +1,8 @@
 //! Logits of all families against PyTorch, in every tier and weight format.
 //!
 //! The reference computes in f32 on the same bf16 weights. A tolerance is a share of the root mean square of the
-//! golden logits, for the largest difference of any logit.
+//! golden logits: the largest difference of any logit stays below it, the root mean square of the differences below a
+//! quarter of it.
 
 use atelier_kernels::{Tier, WeightFormat};
 
@@ -10,11 +11,11 @@ use crate::support::{
 };
 
 /// f32 inputs, bf16 weights: only the order of additions differs from the reference.
-const TOLERANCE_F32: f32 = 1e-4;
+const TOLERANCE_F32: f32 = 3e-5;
 /// Inputs of every product are rounded to bf16: 2⁻⁹ each, over a dozen products in a row.
 const TOLERANCE_BF16: f32 = 0.06;
 /// Weights and inputs of every product are rounded to 8 bits.
-const TOLERANCE_INT8: f32 = 0.15;
+const TOLERANCE_INT8: f32 = 0.3;
 
 fn tolerance(tier: Tier, format: WeightFormat) -> f32 {
     match (tier, format) {
@@ -30,10 +31,12 @@ fn every_tier_and_format() -> impl Iterator<Item = (Tier, WeightFormat)> {
 }
 
 fn check_close(what: &str, found: &[f32], expected: &[f32], tolerance: f32) {
-    let (difference, at) = largest_difference(found, expected);
-    let share = difference / rms(expected);
-    println!("{what}: {share:.2e} of the rms, tolerance {tolerance:.0e}");
-    assert!(share <= tolerance, "{what}: {} at {at}, expected {}: {share} of the rms", found[at], expected[at]);
+    let (largest, at) = largest_difference(found, expected);
+    let differences: Vec<f32> = found.iter().zip(expected).map(|(a, b)| a - b).collect();
+    let (largest, usual) = (largest / rms(expected), rms(&differences) / rms(expected));
+    println!("{what}: largest {largest:.1e}, usual {usual:.1e} of the rms, tolerance {tolerance:.0e}");
+    assert!(largest <= tolerance, "{what}: {} at {at}, expected {}: {largest} of the rms", found[at], expected[at]);
+    assert!(usual <= tolerance / 4.0, "{what}: the differences have {usual} of the rms");
 }
 
 fn check_family(name: &str) {
