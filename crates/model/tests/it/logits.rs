@@ -34,7 +34,7 @@ fn check_close(what: &str, found: &[f32], expected: &[f32], tolerance: f32) {
     let (largest, at) = largest_difference(found, expected);
     let differences: Vec<f32> = found.iter().zip(expected).map(|(a, b)| a - b).collect();
     let (largest, usual) = (largest / rms(expected), rms(&differences) / rms(expected));
-    println!("{what}: largest {largest:.1e}, usual {usual:.1e} of the rms, tolerance {tolerance:.0e}");
+    eprintln!("{what}: largest {largest:.1e}, usual {usual:.1e} of the rms, tolerance {tolerance:.0e}");
     assert!(largest <= tolerance, "{what}: {} at {at}, expected {}: {largest} of the rms", found[at], expected[at]);
     assert!(usual <= tolerance / 4.0, "{what}: the differences have {usual} of the rms");
 }
