@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::tile::{Micro, for_each_block, run_block};
+use super::tile::{Micro, for_each_block, load_sums, run_block, store_sums};
 use crate::compute::Compute;
 use crate::matrix::{Layout, PAIR, PANEL};
 use crate::scratch::Line;
@@ -137,7 +137,7 @@ impl<S: Simd> Micro for Widen<S> {
         let (s, operands) = (self.simd, self.operands);
         // SAFETY: the caller's rows and columns lie within the operands.
         unsafe {
-            let mut sums = load_sums::<S, R, V>(s, &operands, row, column, steps.start == 0);
+            let mut sums = load_sums::<S, R, V>(s, operands.y, operands.n_out, row, column, steps.start == 0);
             let (weights, stride) = operands.weights(column);
             for step in steps {
                 let mut x = [[s.zero(); PAIR]; R];
@@ -152,54 +152,7 @@ impl<S: Simd> Micro for Widen<S> {
                     }
                 }
             }
-            store_sums(s, &operands, row, column, sums);
-        }
-    }
-}
-
-/// The sums so far: zero, or what an earlier block of steps left in y.
-#[inline(always)]
-unsafe fn load_sums<S: Simd, const R: usize, const V: usize>(
-    s: S,
-    operands: &Operands<impl Copy>,
-    row: usize,
-    column: usize,
-    first: bool,
-) -> [[S::F; V]; R] {
-    let mut sums = [[s.zero(); V]; R];
-    if !first {
-        for r in 0..R {
-            for v in 0..V {
-                let at = column + v * S::LANES;
-                let left = operands.n_out.saturating_sub(at);
-                // SAFETY: only columns before n_out are read, of rows that the caller vouches for.
-                sums[r][v] = unsafe {
-                    let from = operands.y.wrapping_add((row + r) * operands.n_out + at);
-                    if left >= S::LANES { s.load(from) } else { s.load_head(from, left) }
-                };
-            }
-        }
-    }
-    sums
-}
-
-#[inline(always)]
-unsafe fn store_sums<S: Simd, const R: usize, const V: usize>(
-    s: S,
-    operands: &Operands<impl Copy>,
-    row: usize,
-    column: usize,
-    sums: [[S::F; V]; R],
-) {
-    for r in 0..R {
-        for v in 0..V {
-            let at = column + v * S::LANES;
-            let left = operands.n_out.saturating_sub(at);
-            // SAFETY: only columns before n_out are written, of rows that the caller vouches for.
-            unsafe {
-                let to = operands.y.wrapping_add((row + r) * operands.n_out + at);
-                if left >= S::LANES { s.store(to, sums[r][v]) } else { s.store_head(to, sums[r][v], left) }
-            }
+            store_sums(s, operands.y, operands.n_out, row, column, sums);
         }
     }
 }
@@ -268,7 +221,7 @@ mod native {
             let s: Avx512 = self.proof.into();
             // SAFETY: the token proves the features; the caller's rows and columns lie within the operands.
             unsafe {
-                let mut sums = load_sums::<Avx512, R, V>(s, &operands, row, column, steps.start == 0);
+                let mut sums = load_sums::<Avx512, R, V>(s, operands.y, operands.n_out, row, column, steps.start == 0);
                 let (weights, stride) = operands.weights(column);
                 for step in steps {
                     let mut w = [_mm512_setzero_si512(); V];
@@ -282,7 +235,7 @@ mod native {
                         }
                     }
                 }
-                store_sums(s, &operands, row, column, sums);
+                store_sums(s, operands.y, operands.n_out, row, column, sums);
             }
         }
     }

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::compute::Compute;
 use crate::matrix::{GROUP_PANELS, PANEL};
+use crate::simd::Simd;
 
 /// Bytes of x that a task goes over again for each group of panels: half of a common second-level cache.
 const X_BLOCK_BYTES: usize = 512 << 10;
@@ -11,6 +12,8 @@ const X_BLOCK_BYTES: usize = 512 << 10;
 const BLOCK_ROWS_MIN: usize = 48;
 /// Rows of a tile at most, of all micro-kernels; blocks are multiples of it.
 pub(super) const TILE_ROWS_MAX: usize = 6;
+/// Vectors of a tile of one row: independent sums enough to hide an instruction's latency.
+const SINGLE_ROW_VECTORS: usize = 4;
 /// Multiply-adds that are worth waking a worker for.
 const TASK_PRODUCTS_MIN: usize = 1 << 16;
 /// Blocks per thread that are enough to balance the threads; with fewer, columns are divided evenly instead.
@@ -89,7 +92,8 @@ pub(super) unsafe fn run_block<M: Micro>(micro: M, rows: Range<usize>, panels: R
         let group_end = panels.end.min((panel / GROUP_PANELS + 1) * GROUP_PANELS);
         let mut column = panel * PANEL;
         while column < group_end * PANEL {
-            let vectors = M::VECTORS.min((group_end * PANEL - column) / M::LANES);
+            let vectors_max = if rows.len() == 1 { SINGLE_ROW_VECTORS } else { M::VECTORS };
+            let vectors = vectors_max.min((group_end * PANEL - column) / M::LANES);
             // SAFETY: passed on.
             unsafe {
                 match vectors {
@@ -107,9 +111,6 @@ pub(super) unsafe fn run_block<M: Micro>(micro: M, rows: Range<usize>, panels: R
 
 #[inline(always)]
 unsafe fn run_columns<M: Micro, const V: usize>(micro: M, rows: Range<usize>, column: usize) {
-    if V > M::VECTORS {
-        return; // never reached; keeps tiles that spill registers from being compiled
-    }
     let steps = micro.steps();
     let block_steps = if rows.len() <= M::ROWS { steps } else { M::BLOCK_STEPS };
     let mut step = 0;
@@ -137,8 +138,65 @@ unsafe fn run_columns<M: Micro, const V: usize>(micro: M, rows: Range<usize>, co
 
 #[inline(always)]
 unsafe fn tile_if<M: Micro, const R: usize, const V: usize>(micro: M, row: usize, column: usize, steps: Range<usize>) {
-    if R <= M::ROWS {
+    // Never false; keeps tiles that would spill registers from being compiled.
+    if R <= M::ROWS && V <= M::VECTORS {
         // SAFETY: passed on.
         unsafe { micro.tile::<R, V>(row, column, steps) }
+    }
+}
+
+/// The sums so far of a tile of y (rows, n_out): zero, or what an earlier block of steps left there.
+///
+/// # Safety
+/// The rows must be there, and nobody else may touch the tile.
+#[inline(always)]
+pub(super) unsafe fn load_sums<S: Simd, const R: usize, const V: usize>(
+    s: S,
+    y: *const f32,
+    n_out: usize,
+    row: usize,
+    column: usize,
+    first: bool,
+) -> [[S::F; V]; R] {
+    let mut sums = [[s.zero(); V]; R];
+    if !first {
+        for r in 0..R {
+            for v in 0..V {
+                let at = column + v * S::LANES;
+                let left = n_out.saturating_sub(at);
+                // SAFETY: only columns before n_out are read, of rows that the caller vouches for.
+                sums[r][v] = unsafe {
+                    let from = y.wrapping_add((row + r) * n_out + at);
+                    if left >= S::LANES { s.load(from) } else { s.load_head(from, left) }
+                };
+            }
+        }
+    }
+    sums
+}
+
+/// Puts the sums of a tile into y (rows, n_out); columns from n_out on are left out.
+///
+/// # Safety
+/// As [`load_sums`].
+#[inline(always)]
+pub(super) unsafe fn store_sums<S: Simd, const R: usize, const V: usize>(
+    s: S,
+    y: *mut f32,
+    n_out: usize,
+    row: usize,
+    column: usize,
+    sums: [[S::F; V]; R],
+) {
+    for r in 0..R {
+        for v in 0..V {
+            let at = column + v * S::LANES;
+            let left = n_out.saturating_sub(at);
+            // SAFETY: only columns before n_out are written, of rows that the caller vouches for.
+            unsafe {
+                let to = y.wrapping_add((row + r) * n_out + at);
+                if left >= S::LANES { s.store(to, sums[r][v]) } else { s.store_head(to, sums[r][v], left) }
+            }
+        }
     }
 }

@@ -4,9 +4,19 @@ use std::arch::x86_64::*;
 
 use super::{Kernel, Simd};
 
-/// Proof that AVX2 and FMA are there; made only by [`run`] (and by kernels that need the integer instructions).
+/// Proof that AVX2 and FMA are there; made only where a function with those features begins.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2(());
+
+impl Avx2 {
+    /// The proof.
+    ///
+    /// # Safety
+    /// The processor must have AVX2 and FMA.
+    pub(crate) unsafe fn new_unchecked() -> Avx2 {
+        Avx2(())
+    }
+}
 
 /// Runs a kernel with AVX2 and FMA.
 ///
