@@ -292,7 +292,10 @@ fn micro_batches(batch: &TrainBatch<'_>, bytes_per_row: usize) -> Vec<MicroBatch
                 micro.rows.end = sequence.end;
                 micro.sequences.push(sequence.start - micro.rows.start..sequence.end - micro.rows.start);
             }
-            _ => micros.push(MicroBatch { sequences: vec![0..sequence.len()], rows: sequence.clone() }),
+            _ => {
+                let sequences = Vec::from_iter([0..sequence.len()]);
+                micros.push(MicroBatch { sequences, rows: sequence.clone() });
+            }
         }
     }
     micros

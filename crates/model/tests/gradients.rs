@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::slice;
 use std::sync::Arc;
 
 use atelier_kernels::{Compute, Tier, WeightFormat};
@@ -240,7 +241,7 @@ fn result_does_not_depend_on_threads_or_earlier_use_of_the_scratch() {
         let expected = gradients(&one, &adapter, dropout, &batch);
         let mut scratch = TrainScratch::new();
         let mut found = AdapterGradients::zeros_like(&adapter);
-        let short = TrainBatch { tokens: &[1, 2, 3], targets: &[2, 3, 4], sequences: &[0..3] };
+        let short = TrainBatch { tokens: &[1, 2, 3], targets: &[2, 3, 4], sequences: slice::from_ref(&(0..3)) };
         let other = busy_adapter(&three, 2);
         let mut unused = AdapterGradients::zeros_like(&other);
         three.loss_and_gradients(&mut scratch, &other, None, &short, &mut unused).expect("fits");
@@ -259,7 +260,7 @@ fn a_batch_is_the_sum_of_its_sequences() {
         let alone = Batch {
             tokens: batch.tokens[sequence.clone()].to_vec(),
             targets: batch.targets[sequence.clone()].to_vec(),
-            sequences: vec![0..sequence.len()],
+            sequences: Vec::from_iter([0..sequence.len()]),
         };
         assert_eq!(losses(&model, &[&adapter], &alone), whole[sequence.clone()]);
     }
@@ -285,17 +286,18 @@ fn bad_batches_are_refused() {
     let long: Vec<u32> = vec![1; model.config().context_tokens_max + 1];
     let long_targets: Vec<i32> = vec![1; long.len()];
     let vocab = model.config().vocab_size;
-    let cases: [(&[u32], &[i32], &[Range<usize>], &str); 7] = [
-        (&[1, 2], &[2], &[0..2], "1 targets for 2 tokens"),
-        (&[1, 2], &[2, -1], &[0..1], "in no sequence"),
-        (&[1, 2], &[2, -1], &[1..2], "does not follow"),
-        (&[1, 2], &[2, -1], &[0..3], "does not follow"),
-        (&[1, vocab as u32], &[2, -1], &[0..2], "is not below"),
-        (&[1, 2], &[vocab as i32, -1], &[0..2], "is not below"),
-        (&long, &long_targets, &[0..long.len()], "exceeds"),
+    type Case<'a> = (&'a [u32], &'a [i32], Range<usize>, &'a str);
+    let cases: [Case<'_>; 7] = [
+        (&[1, 2], &[2], 0..2, "1 targets for 2 tokens"),
+        (&[1, 2], &[2, -1], 0..1, "in no sequence"),
+        (&[1, 2], &[2, -1], 1..2, "does not follow"),
+        (&[1, 2], &[2, -1], 0..3, "does not follow"),
+        (&[1, vocab as u32], &[2, -1], 0..2, "is not below"),
+        (&[1, 2], &[vocab as i32, -1], 0..2, "is not below"),
+        (&long, &long_targets, 0..long.len(), "exceeds"),
     ];
-    for (tokens, targets, sequences, expected) in cases {
-        let batch = TrainBatch { tokens, targets, sequences };
+    for (tokens, targets, sequence, expected) in cases {
+        let batch = TrainBatch { tokens, targets, sequences: slice::from_ref(&sequence) };
         let error = model
             .token_losses(&mut TrainScratch::new(), &[], &batch, &mut Vec::new())
             .expect_err(expected)
