@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc as std_mpsc;
 
 use atelier_model::{Digest, ModelError};
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 
-use crate::handle::Command;
+use crate::mailbox::Mailbox;
 
 /// Events of a request beside one for each token: started, prompt log probabilities, and the end.
 pub(crate) const EVENTS_BESIDE_TOKENS: usize = 3;
@@ -167,12 +166,12 @@ impl Drop for Reporter {
 pub struct Generation {
     events: mpsc::Receiver<Event>,
     generated: GeneratedTokens,
-    mailbox: std_mpsc::Sender<Command>,
+    mailbox: Mailbox,
     ended: bool,
 }
 
 /// Both ends of a generation of at most `tokens_max` tokens.
-pub(crate) fn generation(tokens_max: usize, mailbox: std_mpsc::Sender<Command>) -> (Reporter, Generation) {
+pub(crate) fn generation(tokens_max: usize, mailbox: Mailbox) -> (Reporter, Generation) {
     let (sender, events) = mpsc::channel(tokens_max + EVENTS_BESIDE_TOKENS);
     let count = Arc::new(AtomicUsize::new(0));
     let (settle, settled) = watch::channel(false);
@@ -224,7 +223,7 @@ impl Drop for Generation {
         // Closed first: when the loop wakes, it must see that nobody listens.
         self.events.close();
         if !self.ended {
-            let _engine_gone = self.mailbox.send(Command::Wake).is_err();
+            self.mailbox.wake();
         }
     }
 }

@@ -1,17 +1,18 @@
 //! The way into the engine: checks a job, gives it a stream, and hands it to the loop.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 
 use atelier_domain::limits;
-use atelier_model::{Adapter, Digest, KV_BLOCK_TOKENS, Model};
+use atelier_model::{KV_BLOCK_TOKENS, Model};
 use parking_lot::Mutex;
 use thiserror::Error;
 
-use crate::event::{self, Generation, Reporter};
+use crate::event::{self, Generation};
 use crate::job::CompletionJob;
 use crate::loader::AdapterSource;
+use crate::mailbox::{Mailbox, Submission};
 use crate::options::EngineOptions;
 use crate::run::EngineLoop;
 use crate::stats::EngineStats;
@@ -65,28 +66,6 @@ pub enum SubmitError {
     ShuttingDown,
 }
 
-/// What comes into the loop's mailbox.
-#[derive(Debug)]
-pub(crate) enum Command {
-    /// A checked job.
-    Submit(Box<Submission>),
-    /// The loader has read an adapter, or could not.
-    Loaded(Digest, Result<Box<Adapter>, String>),
-    /// Something changed that a sleeping loop should look at.
-    Wake,
-    /// Stop now.
-    Shutdown,
-}
-
-/// A checked job on its way into the loop.
-#[derive(Debug)]
-pub(crate) struct Submission {
-    /// Counts up from 1; names the request in the state's text.
-    pub id: u64,
-    pub job: CompletionJob,
-    pub reporter: Reporter,
-}
-
 /// What handles and loop share.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
@@ -104,7 +83,7 @@ pub struct Engine {
 #[derive(Debug)]
 struct Inner {
     limits: JobLimits,
-    mailbox: mpsc::Sender<Command>,
+    mailbox: Mailbox,
     shared: Arc<Shared>,
     next_id: AtomicU64,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -131,12 +110,7 @@ impl Engine {
         engine
     }
 
-    pub(crate) fn new(
-        model: &Model,
-        options: &EngineOptions,
-        mailbox: mpsc::Sender<Command>,
-        shared: Arc<Shared>,
-    ) -> Engine {
+    pub(crate) fn new(model: &Model, options: &EngineOptions, mailbox: Mailbox, shared: Arc<Shared>) -> Engine {
         let limits = JobLimits {
             context_tokens_max: model.config().context_tokens_max,
             vocab_size: model.config().vocab_size,
@@ -161,8 +135,7 @@ impl Engine {
         }
         let id = inner.next_id.fetch_add(1, Ordering::Relaxed);
         let (reporter, generation) = event::generation(job.tokens_max, inner.mailbox.clone());
-        let submission = Box::new(Submission { id, job, reporter });
-        if inner.mailbox.send(Command::Submit(submission)).is_err() {
+        if inner.mailbox.submit(Submission { id, job, reporter }).is_err() {
             inner.shared.queued.fetch_sub(1, Ordering::AcqRel);
             return Err(SubmitError::ShuttingDown);
         }
@@ -176,9 +149,14 @@ impl Engine {
         stats
     }
 
+    /// True while the loop's thread runs. False after a shutdown, or after a defect of ours ended it.
+    pub fn is_alive(&self) -> bool {
+        self.inner.thread.lock().as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
     /// Stops the loop and waits for it. Requests that are not finished end with `Failed(Stopped)`.
     pub fn shutdown(self) {
-        let _already_stopped = self.inner.mailbox.send(Command::Shutdown).is_err();
+        self.inner.mailbox.shut_down();
         let thread = self.inner.thread.lock().take();
         if thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the engine loop had panicked");
@@ -188,7 +166,7 @@ impl Engine {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        let _already_stopped = self.mailbox.send(Command::Shutdown).is_err();
+        self.mailbox.shut_down();
     }
 }
 

@@ -140,19 +140,34 @@ impl BlockPool {
         assert!(self.can_reserve(prefix, count), "reserve is only called where can_reserve holds");
         let mut table = Vec::with_capacity(count);
         for &block in &prefix.blocks {
-            let state = &mut self.blocks[block as usize];
-            if state.holders == 0 {
-                self.cached.remove(&state.released);
-            }
-            state.holders += 1;
+            self.hold(block);
             table.push(block);
         }
         while table.len() < count {
             let block = self.free.pop().unwrap_or_else(|| self.evict());
-            self.blocks[block as usize].holders = 1;
+            self.hold(block);
             table.push(block);
         }
         table
+    }
+
+    /// The block with this key, if there is one.
+    pub(crate) fn find(&self, key: BlockKey) -> Option<u32> {
+        self.index.get(&key).copied()
+    }
+
+    /// Lets go of `own`, which holds nothing yet, for `found`, which holds what it was meant for.
+    pub(crate) fn exchange(&mut self, own: u32, found: u32) {
+        self.hold(found);
+        self.release(&[own]);
+    }
+
+    fn hold(&mut self, block: u32) {
+        let state = &mut self.blocks[block as usize];
+        if state.holders == 0 && state.key.is_some() {
+            self.cached.remove(&state.released);
+        }
+        state.holders += 1;
     }
 
     /// Gives up the cached block that was let go longest ago.

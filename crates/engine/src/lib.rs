@@ -1,10 +1,10 @@
 //! Serves many adapters on one base model: one loop thread owns the model's KV cache and advances every running
 //! sequence a step at a time, in batches that mix tenants. Adapters are known by content digest alone.
 //!
-//! Layout, in reading order: `job` (what is asked), `event` (what is answered), `options`, `handle` (the way in),
-//! `queue` (who is next), `run` (the loop), `schedule` (which rows go into a step), `step` (one forward pass),
-//! `sequence` (one request in a slot), `kv` (paged blocks and prefix reuse), `residency` and `loader` (adapters in
-//! memory), `sample`, `stop`, `stats`.
+//! Layout, in reading order: `job` (what is asked), `event` (what is answered), `options`, `handle` and
+//! `mailbox` (the way in), `queue` (who is next), `run` (the loop), `schedule` (which rows go into a step), `step` (one
+//! forward pass), `sequence` (one request in a slot), `kv` (paged blocks and prefix reuse), `residency` and `loader`
+//! (adapters in memory), `sample`, `stop`, `stats`.
 //!
 //! Invariants:
 //! - The same (base, adapter set, prompt, sampling) gives the same tokens whatever shares the batch.
@@ -17,6 +17,7 @@ mod handle;
 mod job;
 mod kv;
 mod loader;
+mod mailbox;
 mod options;
 mod queue;
 mod residency;

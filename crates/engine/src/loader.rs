@@ -7,7 +7,10 @@ use std::thread;
 
 use atelier_model::{Adapter, Digest};
 
-use crate::handle::Command;
+use crate::mailbox::Mailbox;
+
+/// Orders that were not begun: residency orders one adapter at a time.
+const ORDERS_MAX: usize = 1;
 
 /// Where adapters come from. The engine knows them by content digest only.
 pub trait AdapterSource: Send + Sync + 'static {
@@ -19,17 +22,17 @@ pub trait AdapterSource: Send + Sync + 'static {
 /// The loader thread's mailbox. The thread ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Loader {
-    orders: mpsc::Sender<Digest>,
+    orders: mpsc::SyncSender<Digest>,
 }
 
 impl Loader {
-    pub(crate) fn start(source: Arc<dyn AdapterSource>, results: mpsc::Sender<Command>) -> Loader {
-        let (orders, inbox) = mpsc::channel::<Digest>();
+    pub(crate) fn start(source: Arc<dyn AdapterSource>, results: Mailbox) -> Loader {
+        let (orders, inbox) = mpsc::sync_channel::<Digest>(ORDERS_MAX);
         let read_all = move || {
             for digest in inbox {
                 let read = catch_unwind(AssertUnwindSafe(|| source.load(digest)));
                 let result = read.unwrap_or_else(|_| Err("the adapter source panicked".to_owned()));
-                if results.send(Command::Loaded(digest, result.map(Box::new))).is_err() {
+                if results.loaded(digest, result).is_err() {
                     return;
                 }
             }
@@ -41,7 +44,7 @@ impl Loader {
         Loader { orders }
     }
 
-    /// Asks for one adapter; the result comes as a [`Command::Loaded`].
+    /// Asks for one adapter; the result comes into the loop's mailbox.
     pub(crate) fn order(&self, digest: Digest) {
         self.orders.send(digest).expect("the loader thread outlives its mailbox");
     }

@@ -72,6 +72,9 @@ impl<T> FairQueue<T> {
 
     /// Takes out the requests that `gone` names; they were never served, so nothing was charged.
     pub fn cancel(&mut self, mut gone: impl FnMut(&T) -> bool) -> Vec<Ticket<T>> {
+        if !self.waiting.iter().any(|ticket| gone(&ticket.item)) {
+            return Vec::new();
+        }
         let (cancelled, kept) = self.waiting.drain(..).partition(|ticket| gone(&ticket.item));
         self.waiting = kept;
         Vec::from(cancelled)
@@ -111,8 +114,7 @@ mod tests {
     #[test]
     fn cancel_takes_out_of_the_middle_and_keeps_the_order() {
         let mut queue = queue_of(&[(1, 1), (1, 2), (2, 3), (3, 4)]);
-        let cancelled: Vec<usize> =
-            queue.cancel(|item| item % 2 == 0).into_iter().map(|ticket| ticket.item).collect();
+        let cancelled: Vec<usize> = queue.cancel(|item| item % 2 == 0).into_iter().map(|ticket| ticket.item).collect();
         assert_eq!(cancelled, [2, 4]);
         assert_eq!(queue.iter().map(|ticket| ticket.item).collect::<Vec<_>>(), [1, 3]);
     }

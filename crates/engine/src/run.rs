@@ -1,16 +1,17 @@
 //! The loop. All decisions are here: who is admitted, started, advanced and let go. Its parts are leaves.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, mpsc};
 
 use atelier_model::{Adapter, Config, Digest, KV_BLOCK_TOKENS, Model, Tokenizer};
 
 use crate::event::{EngineError, Event};
-use crate::handle::{Command, Engine, Shared, Submission};
+use crate::handle::{Engine, Shared};
 use crate::job::AdapterSet;
 use crate::kv::{BlockKey, BlockPool, Prefix};
 use crate::loader::{AdapterSource, Loader};
+use crate::mailbox::{self, Command, Inbox, Submission};
 use crate::options::EngineOptions;
 use crate::queue::{Charge, FairQueue, Ticket};
 use crate::residency::{Placed, Residency};
@@ -67,9 +68,7 @@ pub struct EngineLoop {
     options: EngineOptions,
     /// Tokens that end a completion.
     ends: Vec<u32>,
-    inbox: mpsc::Receiver<Command>,
-    /// What ended a sleep.
-    news: Option<Command>,
+    inbox: Inbox,
     loader: Loader,
     queue: FairQueue<Submission>,
     /// Sequences with a slot, in order of admission.
@@ -87,13 +86,12 @@ impl EngineLoop {
     /// A loop and the handle that feeds it.
     pub fn new(model: Arc<Model>, source: Arc<dyn AdapterSource>, options: EngineOptions) -> (EngineLoop, Engine) {
         let options = options.made_workable();
-        let (mailbox, inbox) = mpsc::channel();
+        let (mailbox, inbox) = mailbox::mailbox(options.queue_length_max);
         let shared = Arc::new(Shared::default());
         let engine = Engine::new(&model, &options, mailbox.clone(), Arc::clone(&shared));
         let mut engine_loop = EngineLoop {
             ends: if options.ignore_end_tokens { Vec::new() } else { end_tokens(&model) },
             inbox,
-            news: None,
             loader: Loader::start(source, mailbox),
             queue: FairQueue::new(),
             slots: Vec::with_capacity(options.slots),
@@ -125,16 +123,13 @@ impl EngineLoop {
 
     /// Sleeps until something comes into the mailbox; the next step takes it in.
     pub fn wait(&mut self) {
-        if self.news.is_none() {
-            // The loader thread holds a sender, so the mailbox is never closed while the loop lives.
-            self.news = self.inbox.recv().ok();
-        }
+        self.inbox.wait();
     }
 
     /// One turn: news, cancellations, admissions, adapters, one forward pass, and what follows from it.
     pub fn step(&mut self) -> StepReport {
         let mut report = StepReport::default();
-        while let Some(command) = self.news.take().or_else(|| self.inbox.try_recv().ok()) {
+        while let Some(command) = self.inbox.take() {
             report.failed += self.take_in(command);
         }
         if self.stopped {
@@ -146,6 +141,7 @@ impl EngineLoop {
             self.admit(&mut report);
             self.start_waiting(&mut report);
             self.order_adapter();
+            self.share_prefixes();
             self.advance(&mut report);
         }
         self.publish_stats();
@@ -277,6 +273,15 @@ impl EngineLoop {
         let waiting = waiting(&self.slots).map(|sequence| &sequence.adapters);
         if let Some(digest) = self.residency.next_load(waiting) {
             self.loader.order(digest);
+        }
+    }
+
+    /// Lets sequences that read their prompts take over what others have computed of the same beginning.
+    fn share_prefixes(&mut self) {
+        if self.options.prefix_cache {
+            for sequence in self.slots.iter_mut().filter(|sequence| sequence.pinned.is_some()) {
+                self.totals.cached_tokens_total += sequence.adopt_computed_blocks(&mut self.pool) as u64;
+            }
         }
     }
 

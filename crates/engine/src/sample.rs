@@ -11,11 +11,26 @@ const EXPONENT_MIN: f64 = -60.0;
 
 /// The largest logit's index, the lowest of equals. `None` if the row holds no finite maximum.
 fn argmax(logits: &[f32]) -> Option<usize> {
-    let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let best = largest(logits);
     if !best.is_finite() {
         return None;
     }
     logits.iter().position(|logit| *logit == best)
+}
+
+/// The largest of the numbers, in independent lanes that the compiler turns into vectors.
+fn largest(logits: &[f32]) -> f32 {
+    const LANES: usize = 16;
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let chunks = logits.chunks_exact(LANES);
+    let rest = chunks.remainder().iter().copied().fold(f32::NEG_INFINITY, larger);
+    for chunk in chunks {
+        for (lane, logit) in lanes.iter_mut().zip(chunk) {
+            *lane = larger(*lane, *logit);
+        }
+    }
+    lanes.into_iter().fold(rest, larger)
 }
 
 /// Chooses the token at `position` of its sequence. `None` if the logits hold no finite maximum, which only broken
@@ -131,7 +146,7 @@ fn mix(value: u64) -> u64 {
 
 /// Log probability of `id` under the unscaled logits, and the `top_count` most likely tokens with theirs.
 pub(crate) fn token_logprob(logits: &[f32], id: u32, top_count: usize) -> TokenLogprob {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let max = largest(logits);
     let weigh = Weigh { max, scale: 1.0 };
     let total: f64 = logits.iter().map(|logit| weigh.of(*logit)).sum();
     let normaliser = f64::from(max) + total.ln();
@@ -214,8 +229,7 @@ mod tests {
             }
             for (token, count) in (0u32..).zip(counts) {
                 let share = f64::from(count) / f64::from(DRAWS);
-                let expected =
-                    if allowed.contains(&token) { probabilities[token as usize] / kept } else { 0.0 };
+                let expected = if allowed.contains(&token) { probabilities[token as usize] / kept } else { 0.0 };
                 assert!(
                     (share - expected).abs() <= if expected == 0.0 { 0.0 } else { tolerance },
                     "token {token}: {share} for {expected} at {settings:?}"

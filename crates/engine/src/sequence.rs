@@ -5,9 +5,9 @@ use std::sync::Arc;
 use atelier_model::{Adapter, KV_BLOCK_TOKENS, TextStream, Tokenizer};
 
 use crate::event::{EngineError, Event, FinishReason, Reporter, TokenLogprob};
-use crate::handle::Submission;
 use crate::job::{AdapterSet, Sampling};
 use crate::kv::{BlockKey, BlockPool, Prefix};
+use crate::mailbox::Submission;
 use crate::schedule::Demand;
 use crate::stop::StopMatcher;
 
@@ -117,6 +117,26 @@ impl Sequence {
 
     pub(crate) fn generated(&self) -> usize {
         self.tokens.len() - self.prompt_tokens
+    }
+
+    /// Takes over blocks of its prompt that other sequences have computed since it was admitted: of several requests
+    /// with one beginning, not every one reads it. Gives the number of tokens that need not be computed any more.
+    pub(crate) fn adopt_computed_blocks(&mut self, pool: &mut BlockPool) -> usize {
+        let computed_before = self.computed;
+        // The last token of the prompt is always computed, since its logits are needed.
+        while self.computed == self.published * KV_BLOCK_TOKENS
+            && self.computed + KV_BLOCK_TOKENS < self.prompt_tokens
+            && !self.wants_prompt_logprobs()
+        {
+            let key = self.prefix_key.then(&self.tokens[self.computed..self.computed + KV_BLOCK_TOKENS]);
+            let Some(found) = pool.find(key) else { break };
+            let own = std::mem::replace(&mut self.table[self.published], found);
+            pool.exchange(own, found);
+            self.prefix_key = key;
+            self.published += 1;
+            self.computed += KV_BLOCK_TOKENS;
+        }
+        self.computed - computed_before
     }
 
     /// What it asks of the next step.

@@ -11,6 +11,9 @@ use crate::sample;
 use crate::schedule::Share;
 use crate::sequence::{Advance, Sampled, Sequence};
 
+/// Logits of a step below which waking the other threads costs more than they save (about 50 µs of reading).
+const PARALLEL_LOGITS_MIN: usize = 1 << 16;
+
 /// The model with the memory that a step works in.
 pub(crate) struct Stepper {
     model: Arc<Model>,
@@ -65,22 +68,25 @@ impl Stepper {
         let plan = Plan::of(slots, &shares);
         let groups: Vec<AdapterGroup<'_>> =
             plan.groups.iter().map(|(rows, adapters)| AdapterGroup { rows: rows.clone(), adapters }).collect();
-        let batch =
-            Batch { rows: &plan.rows, tables: &plan.tables, groups: &groups, logits_for: &plan.logits_for };
+        let batch = Batch { rows: &plan.rows, tables: &plan.tables, groups: &groups, logits_for: &plan.logits_for };
         self.model.forward(&mut self.cache, &mut self.scratch, &batch, &mut self.logits)?;
         let outcomes = self.read_logits(slots, &shares, &plan.logit_rows);
         Ok(sort_out(&shares, &plan.logit_rows, outcomes))
     }
 
-    /// Samples and measures, row by row, on all threads: a large vocabulary takes a while.
+    /// Samples and measures, row by row; on all threads where there is enough to do.
     fn read_logits(&self, slots: &[Sequence], shares: &[Share], logit_rows: &[LogitRow]) -> Vec<Outcome> {
         let vocab_size = self.model.config().vocab_size;
-        let outcomes: Vec<Mutex<Option<Outcome>>> = logit_rows.iter().map(|_| Mutex::new(None)).collect();
-        self.model.compute().parallel_for(logit_rows.len(), &|index| {
+        let read = |index: usize| {
             let logits = &self.logits[index * vocab_size..(index + 1) * vocab_size];
             let sequence = &slots[shares[logit_rows[index].share].sequence];
-            *outcomes[index].lock() = Some(read_row(logits, sequence, logit_rows[index].purpose));
-        });
+            read_row(logits, sequence, logit_rows[index].purpose)
+        };
+        if self.logits.len() < PARALLEL_LOGITS_MIN {
+            return (0..logit_rows.len()).map(read).collect();
+        }
+        let outcomes: Vec<Mutex<Option<Outcome>>> = logit_rows.iter().map(|_| Mutex::new(None)).collect();
+        self.model.compute().parallel_for(logit_rows.len(), &|index| *outcomes[index].lock() = Some(read(index)));
         outcomes.into_iter().map(|outcome| outcome.into_inner().expect("every row was read")).collect()
     }
 }

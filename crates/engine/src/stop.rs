@@ -60,8 +60,8 @@ impl StopMatcher {
     /// Length of the longest end of the held text that begins a stop string.
     fn undecided_bytes(&self) -> usize {
         let begins = |stop: &str| {
-            let cuts = stop.char_indices().map(|(index, _)| index);
-            cuts.filter(|&end| self.held.ends_with(&stop[..end])).last().unwrap_or(0)
+            let mut cuts = stop.char_indices().map(|(index, _)| index);
+            cuts.rfind(|&end| self.held.ends_with(&stop[..end])).unwrap_or(0)
         };
         self.stops.iter().map(|stop| begins(stop)).max().unwrap_or(0)
     }

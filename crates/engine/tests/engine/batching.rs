@@ -37,9 +37,8 @@ fn reference(model: &Model, prompt: &[u32], adapters: &[u8]) -> Vec<(u32, f32)> 
 
 /// Sixteen jobs on sixteen different adapter sets, one of them empty, some of two; prompts of many lengths.
 fn sixteen_jobs(sampling: impl Fn(u64) -> Sampling) -> Vec<CompletionJob> {
-    let sets: [&[u8]; 16] = [
-        &[1], &[2], &[], &[3], &[4], &[5], &[1, 2], &[6], &[7], &[8], &[2, 1], &[9], &[10], &[11], &[12, 3], &[13],
-    ];
+    let sets: [&[u8]; 16] =
+        [&[1], &[2], &[], &[3], &[4], &[5], &[1, 2], &[6], &[7], &[8], &[2, 1], &[9], &[10], &[11], &[12, 3], &[13]];
     let job_of = |(index, indexes): (usize, &&[u8])| {
         let prompt = prompt(index as u64 / 2, 3 + 7 * index);
         CompletionJob { sampling: sampling(index as u64), ..job(prompt, set(indexes), TOKENS) }

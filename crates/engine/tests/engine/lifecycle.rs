@@ -191,8 +191,11 @@ fn the_count_settles_after_a_disconnect() {
         counter.settled().await
     });
     assert!((3..=200).contains(&counted));
-    let stats = engine.stats();
-    assert_eq!((stats.running, stats.generated_tokens_total), (0, counted as u64));
+    let handle = engine.clone();
+    assert!(handle.is_alive());
+    engine.shutdown();
+    assert!(!handle.is_alive());
+    assert_eq!(handle.stats().generated_tokens_total, counted as u64);
 }
 
 #[test]

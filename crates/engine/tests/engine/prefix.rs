@@ -95,13 +95,38 @@ fn alternation_of_adapters_over_one_shared_prefix() {
     let alternate = |turn: usize| {
         let shared = prompt(3, 64);
         let own = prompt(100 + turn as u64 % 3, 5);
-        job([shared, own].concat(), set(if turn % 2 == 0 { &[1] } else { &[2] }), 6)
+        job([shared, own].concat(), set(if turn.is_multiple_of(2) { &[1] } else { &[2] }), 6)
     };
     let bursts: Vec<Vec<CompletionJob>> =
         (0..8).map(|burst| (0..3).map(|index| alternate(3 * burst + index)).collect()).collect();
     let cached = check_bursts(&bursts, options()).expect("as alone");
     // All but each adapter's first burst find the shared 64 tokens.
     assert!(cached >= (24 - 6) * 64, "only {cached} tokens came from the cache");
+}
+
+#[test]
+fn requests_that_arrive_together_read_their_common_prompt_about_once() {
+    let model = model();
+    let sizes = options();
+    let (at_once, chunk) = (sizes.step_token_budget / sizes.prefill_chunk, sizes.prefill_chunk);
+    let mut rig = Rig::new(&model, sizes);
+    let jobs: Vec<CompletionJob> =
+        (0..8).map(|seed| CompletionJob { sampling: seeded(seed), ..job(prompt(5, 200), set(&[2]), 6) }).collect();
+    let mut all: Vec<Running> = jobs.iter().map(|job| rig.submit(job.clone())).collect();
+    let mut rows = 0;
+    while rig.engine.stats().generated_tokens_total < 8 {
+        let report = rig.step();
+        rows += report.prefill_rows;
+        if report.is_idle() {
+            rig.turns.wait();
+        }
+    }
+    // Those that share a step compute the same chunk; the others find it, up to a block that is not full.
+    assert!(rows <= at_once * 200 + 8 * (KV_BLOCK_TOKENS + chunk), "{rows} rows for one prompt of 200");
+    for (job, answer) in jobs.iter().zip(rig.finish(&mut all)) {
+        assert_eq!(answer, alone(&model, job));
+    }
+    rig.assert_empty();
 }
 
 #[test]

@@ -13,7 +13,9 @@ fn an_end_of_text_token_ends_and_is_not_reported() {
     let model = model();
     let special = |name| model.tokenizer().special(name);
     let mut ends = model.config().eos_token_ids.clone();
-    ends.extend(["<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>"].map(special).into_iter().flatten());
+    ends.extend(
+        ["<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>"].map(special).into_iter().flatten(),
+    );
     ends.extend(["<|repo_name|>", "<|file_sep|>", "<|endoftext|>"].map(special).into_iter().flatten());
     let mut stopped = 0;
     for seed in 0..12 {
