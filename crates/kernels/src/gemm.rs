@@ -1,4 +1,8 @@
-//! Small dense f32 products.
+//! Small dense f32 products: adapters, and attention in training.
+
+mod product;
+
+use product::Product;
 
 use crate::compute::Compute;
 use crate::tier::Tier;
@@ -48,31 +52,49 @@ impl<'a> MatMut<'a> {
 }
 
 /// y (m, n) (+)= alpha · x (m, k) · w (n, k)ᵀ.
-pub fn gemm_nt(_tier: Tier, y: MatMut<'_>, x: Mat<'_>, w: Mat<'_>, alpha: f32, accumulate: bool) {
-    crate::naive::gemm_nt(y, x, w, alpha, accumulate);
+///
+/// # Panics
+/// If the shapes do not fit; so for every product of this file.
+pub fn gemm_nt(tier: Tier, y: MatMut<'_>, x: Mat<'_>, w: Mat<'_>, alpha: f32, accumulate: bool) {
+    Product::nt(y, x, w, alpha, accumulate).run(tier);
 }
 
 /// y (m, n) (+)= alpha · x (m, k) · w (k, n).
-pub fn gemm_nn(_tier: Tier, y: MatMut<'_>, x: Mat<'_>, w: Mat<'_>, alpha: f32, accumulate: bool) {
-    crate::naive::gemm_nn(y, x, w, alpha, accumulate);
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn gemm_nn(tier: Tier, y: MatMut<'_>, x: Mat<'_>, w: Mat<'_>, alpha: f32, accumulate: bool) {
+    Product::nn(y, x, w, alpha, accumulate).run(tier);
 }
 
 /// y (m, n) (+)= alpha · x (k, m)ᵀ · w (k, n).
-pub fn gemm_tn(_tier: Tier, y: MatMut<'_>, x: Mat<'_>, w: Mat<'_>, alpha: f32, accumulate: bool) {
-    crate::naive::gemm_tn(y, x, w, alpha, accumulate);
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn gemm_tn(tier: Tier, y: MatMut<'_>, x: Mat<'_>, w: Mat<'_>, alpha: f32, accumulate: bool) {
+    Product::tn(y, x, w, alpha, accumulate).run(tier);
 }
 
 /// [`gemm_nt`] on all threads.
+///
+/// # Panics
+/// If the shapes do not fit.
 pub fn par_gemm_nt(compute: &Compute, y: MatMut<'_>, x: Mat<'_>, w: Mat<'_>, alpha: f32, accumulate: bool) {
-    gemm_nt(compute.tier(), y, x, w, alpha, accumulate);
+    Product::nt(y, x, w, alpha, accumulate).run_parallel(compute);
 }
 
 /// [`gemm_nn`] on all threads.
+///
+/// # Panics
+/// If the shapes do not fit.
 pub fn par_gemm_nn(compute: &Compute, y: MatMut<'_>, x: Mat<'_>, w: Mat<'_>, alpha: f32, accumulate: bool) {
-    gemm_nn(compute.tier(), y, x, w, alpha, accumulate);
+    Product::nn(y, x, w, alpha, accumulate).run_parallel(compute);
 }
 
 /// [`gemm_tn`] on all threads.
+///
+/// # Panics
+/// If the shapes do not fit.
 pub fn par_gemm_tn(compute: &Compute, y: MatMut<'_>, x: Mat<'_>, w: Mat<'_>, alpha: f32, accumulate: bool) {
-    gemm_tn(compute.tier(), y, x, w, alpha, accumulate);
+    Product::tn(y, x, w, alpha, accumulate).run_parallel(compute);
 }

@@ -9,6 +9,7 @@ mod avx2;
 mod avx512;
 mod math;
 mod portable;
+pub(crate) mod slice;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::Avx2;

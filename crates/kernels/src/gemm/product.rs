@@ -1,0 +1,305 @@
+//! One product, cut into parts of y.
+//!
+//! With w (k, n), vector lanes run across columns of y; with w (n, k), across k, and the lanes are added up at the
+//! end. Either way an element's additions come in an order that only k decides.
+
+use std::ops::Range;
+
+use super::{Mat, MatMut};
+use crate::compute::Compute;
+use crate::simd::{Kernel, Simd};
+use crate::tier::Tier;
+
+/// Multiply-adds that are worth waking a worker for.
+const TASK_PRODUCTS_MIN: usize = 1 << 16;
+/// Tasks per thread, so that a thread that lost its core for a while does not hold up the rest.
+const TASKS_PER_THREAD: usize = 4;
+/// Columns and rows of a part are multiples of these, so that parts are whole tiles but at the edges.
+const PART_COLUMNS: usize = 64;
+const PART_ROWS: usize = 12;
+/// Rows of w whose dot products with a row of x are taken at once.
+const DOT_COLUMNS: usize = 4;
+/// Bytes of w (n, k) that are gone over again for each few rows of x: a quarter of a common second-level cache.
+const DOT_BLOCK_BYTES: usize = 256 << 10;
+
+/// The operands; lives no longer than the matrices it was made from.
+#[derive(Clone, Copy)]
+pub(super) struct Product {
+    y: *mut f32,
+    y_stride: usize,
+    x: *const f32,
+    x_row: usize, // elements from one row of y to the next
+    x_step: usize, // elements from one of k to the next
+    w: *const f32,
+    w_stride: usize,
+    w_lanes: Lanes,
+    m: usize,
+    n: usize,
+    k: usize,
+    alpha: f32,
+    accumulate: bool,
+}
+
+/// What runs along a row of w.
+#[derive(Clone, Copy, PartialEq)]
+enum Lanes {
+    Columns,
+    Sum,
+}
+
+// SAFETY: x and w are only read; tasks write disjoint parts of y.
+unsafe impl Sync for Product {}
+
+impl Product {
+    pub(super) fn nt(y: MatMut<'_>, x: Mat<'_>, w: Mat<'_>, alpha: f32, accumulate: bool) -> Product {
+        assert_eq!((x.rows, w.rows, w.cols), (y.rows, y.cols, x.cols), "shapes of y, x and wᵀ");
+        Product::new(y, (x, x.stride, 1, x.cols), (w, Lanes::Sum), alpha, accumulate)
+    }
+
+    pub(super) fn nn(y: MatMut<'_>, x: Mat<'_>, w: Mat<'_>, alpha: f32, accumulate: bool) -> Product {
+        assert_eq!((x.rows, w.cols, w.rows), (y.rows, y.cols, x.cols), "shapes of y, x and w");
+        Product::new(y, (x, x.stride, 1, x.cols), (w, Lanes::Columns), alpha, accumulate)
+    }
+
+    pub(super) fn tn(y: MatMut<'_>, x: Mat<'_>, w: Mat<'_>, alpha: f32, accumulate: bool) -> Product {
+        assert_eq!((x.cols, w.cols, w.rows), (y.rows, y.cols, x.rows), "shapes of y, xᵀ and w");
+        Product::new(y, (x, 1, x.stride, x.rows), (w, Lanes::Columns), alpha, accumulate)
+    }
+
+    fn new(
+        y: MatMut<'_>,
+        (x, x_row, x_step, k): (Mat<'_>, usize, usize, usize),
+        (w, w_lanes): (Mat<'_>, Lanes),
+        alpha: f32,
+        accumulate: bool,
+    ) -> Product {
+        assert_covers(y.data.len(), y.rows, y.cols, y.stride);
+        assert_covers(x.data.len(), x.rows, x.cols, x.stride);
+        assert_covers(w.data.len(), w.rows, w.cols, w.stride);
+        Product {
+            y: y.data.as_mut_ptr(),
+            y_stride: y.stride,
+            x: x.data.as_ptr(),
+            x_row,
+            x_step,
+            w: w.data.as_ptr(),
+            w_stride: w.stride,
+            w_lanes,
+            m: y.rows,
+            n: y.cols,
+            k,
+            alpha,
+            accumulate,
+        }
+    }
+
+    pub(super) fn run(self, tier: Tier) {
+        tier.run(Part { product: self, rows: 0..self.m, columns: 0..self.n });
+    }
+
+    pub(super) fn run_parallel(self, compute: &Compute) {
+        let products = self.m * self.n * self.k;
+        let tasks = (products / TASK_PRODUCTS_MIN).min(compute.threads() * TASKS_PER_THREAD);
+        if compute.threads() == 1 || tasks < 2 {
+            return self.run(compute.tier());
+        }
+        let column_units = self.n.div_ceil(PART_COLUMNS);
+        let row_units = self.m.div_ceil(PART_ROWS);
+        let column_parts = column_units.min(tasks);
+        let row_parts = row_units.min(tasks.div_ceil(column_parts));
+        compute.parallel_for(column_parts * row_parts, &|task| {
+            let rows = part(task / column_parts, row_parts, row_units, PART_ROWS, self.m);
+            let columns = part(task % column_parts, column_parts, column_units, PART_COLUMNS, self.n);
+            compute.tier().run(Part { product: self, rows, columns });
+        });
+    }
+}
+
+fn assert_covers(len: usize, rows: usize, cols: usize, stride: usize) {
+    let needed = if rows == 0 || cols == 0 { 0 } else { (rows - 1) * stride + cols };
+    assert!(cols <= stride || rows <= 1, "a stride of {stride} is less than {cols} columns");
+    assert!(len >= needed, "{len} elements are too few for shape ({rows}, {cols}) with stride {stride}");
+}
+
+/// The `index`th of `parts` shares of `count` items, in whole units but for the last.
+fn part(index: usize, parts: usize, units: usize, unit: usize, count: usize) -> Range<usize> {
+    let start = index * units / parts * unit;
+    start..((index + 1) * units / parts * unit).min(count)
+}
+
+/// A part of y.
+struct Part {
+    product: Product,
+    rows: Range<usize>,
+    columns: Range<usize>,
+}
+
+impl Kernel for Part {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        // SAFETY: `Product::new` has checked the sizes of the operands, and parts are within y and disjoint.
+        unsafe {
+            match self.product.w_lanes {
+                Lanes::Columns => run_columns(s, &self.product, self.rows, self.columns),
+                Lanes::Sum => run_dots(s, &self.product, self.rows, self.columns),
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn run_columns<S: Simd>(s: S, p: &Product, rows: Range<usize>, columns: Range<usize>) {
+    let mut column = columns.start;
+    while column < columns.end {
+        let left = columns.end - column;
+        let vectors = S::TILE_VECTORS.min(left / S::LANES);
+        // SAFETY: passed on; so below.
+        unsafe {
+            match vectors {
+                0 => row_tiles::<S, 1>(s, p, rows.clone(), column, left),
+                1 => row_tiles::<S, 1>(s, p, rows.clone(), column, S::LANES),
+                2 => row_tiles::<S, 2>(s, p, rows.clone(), column, S::LANES),
+                3 => row_tiles::<S, 3>(s, p, rows.clone(), column, S::LANES),
+                _ => row_tiles::<S, 4>(s, p, rows.clone(), column, S::LANES),
+            }
+        }
+        column += if vectors == 0 { left } else { vectors * S::LANES };
+    }
+}
+
+/// All rows of V vectors of columns; only the first `lanes` lanes of each vector are there.
+#[inline(always)]
+unsafe fn row_tiles<S: Simd, const V: usize>(s: S, p: &Product, rows: Range<usize>, column: usize, lanes: usize) {
+    let mut row = rows.start;
+    while row < rows.end {
+        let count = S::TILE_ROWS.min(rows.end - row);
+        // SAFETY: passed on.
+        unsafe {
+            match count {
+                1 => column_tile::<S, 1, V>(s, p, row, column, lanes),
+                2 => column_tile::<S, 2, V>(s, p, row, column, lanes),
+                3 => column_tile::<S, 3, V>(s, p, row, column, lanes),
+                4 => column_tile::<S, 4, V>(s, p, row, column, lanes),
+                5 => column_tile::<S, 5, V>(s, p, row, column, lanes),
+                _ => column_tile::<S, 6, V>(s, p, row, column, lanes),
+            }
+        }
+        row += count;
+    }
+}
+
+#[inline(always)]
+unsafe fn column_tile<S: Simd, const R: usize, const V: usize>(s: S, p: &Product, row: usize, column: usize, lanes: usize) {
+    if R > S::TILE_ROWS || V > S::TILE_VECTORS {
+        return; // never reached; keeps tiles that would spill registers from being compiled
+    }
+    let load = |from: *const f32| {
+        // SAFETY: `lanes` elements are there.
+        unsafe { if lanes == S::LANES { s.load(from) } else { s.load_head(from, lanes) } }
+    };
+    let mut sums = [[s.zero(); V]; R];
+    // SAFETY: rows, columns and steps lie within the operands.
+    unsafe {
+        let mut x = p.x.add(row * p.x_row);
+        let mut w = p.w.add(column);
+        for _ in 0..p.k {
+            let mut vectors = [s.zero(); V];
+            for v in 0..V {
+                vectors[v] = load(w.add(v * S::LANES));
+            }
+            for r in 0..R {
+                let x = s.splat(*x.add(r * p.x_row));
+                for v in 0..V {
+                    sums[r][v] = s.fma(x, vectors[v], sums[r][v]);
+                }
+            }
+            x = x.wrapping_add(p.x_step);
+            w = w.wrapping_add(p.w_stride);
+        }
+        let alpha = s.splat(p.alpha);
+        for r in 0..R {
+            for v in 0..V {
+                let to = p.y.add((row + r) * p.y_stride + column + v * S::LANES);
+                let sum = if p.accumulate { s.fma(alpha, sums[r][v], load(to)) } else { s.mul(alpha, sums[r][v]) };
+                if lanes == S::LANES { s.store(to, sum) } else { s.store_head(to, sum, lanes) }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn run_dots<S: Simd>(s: S, p: &Product, rows: Range<usize>, columns: Range<usize>) {
+    let row_bytes = p.k.max(1) * size_of::<f32>();
+    let block_columns = (DOT_BLOCK_BYTES / row_bytes).max(DOT_COLUMNS).next_multiple_of(DOT_COLUMNS);
+    let mut block = columns.start;
+    while block < columns.end {
+        let block_end = columns.end.min(block + block_columns);
+        let mut row = rows.start;
+        while row < rows.end {
+            let count = if S::LANES < 16 { 2 } else { 4 }.min(rows.end - row);
+            // SAFETY: passed on.
+            unsafe {
+                match count {
+                    1 => dot_tiles::<S, 1>(s, p, row, block..block_end),
+                    2 => dot_tiles::<S, 2>(s, p, row, block..block_end),
+                    3 => dot_tiles::<S, 3>(s, p, row, block..block_end),
+                    _ => dot_tiles::<S, 4>(s, p, row, block..block_end),
+                }
+            }
+            row += count;
+        }
+        block = block_end;
+    }
+}
+
+#[inline(always)]
+unsafe fn dot_tiles<S: Simd, const R: usize>(s: S, p: &Product, row: usize, columns: Range<usize>) {
+    let mut column = columns.start;
+    while column < columns.end {
+        let count = DOT_COLUMNS.min(columns.end - column);
+        // SAFETY: passed on.
+        unsafe {
+            if count == DOT_COLUMNS {
+                dot_tile::<S, R, DOT_COLUMNS>(s, p, row, column);
+            } else {
+                (0..count).for_each(|i| dot_tile::<S, R, 1>(s, p, row, column + i));
+            }
+        }
+        column += count;
+    }
+}
+
+#[inline(always)]
+unsafe fn dot_tile<S: Simd, const R: usize, const C: usize>(s: S, p: &Product, row: usize, column: usize) {
+    let mut sums = [[s.zero(); DOT_COLUMNS]; R];
+    let whole = p.k / S::LANES * S::LANES;
+    // SAFETY: rows, columns and steps lie within the operands.
+    unsafe {
+        let x = p.x.add(row * p.x_row);
+        let w = p.w.add(column * p.w_stride);
+        let mut at = 0;
+        while at < p.k {
+            let load = |from: *const f32| if at < whole { s.load(from) } else { s.load_head(from, p.k - whole) };
+            let mut w_vectors = [s.zero(); C];
+            for c in 0..C {
+                w_vectors[c] = load(w.add(c * p.w_stride + at));
+            }
+            for r in 0..R {
+                let x_vector = load(x.add(r * p.x_row + at));
+                for c in 0..C {
+                    sums[r][c] = s.fma(x_vector, w_vectors[c], sums[r][c]);
+                }
+            }
+            at += S::LANES;
+        }
+        for r in 0..R {
+            let sums = s.sum4(sums[r]);
+            for c in 0..C {
+                let to = p.y.add((row + r) * p.y_stride + column + c);
+                *to = p.alpha * sums[c] + if p.accumulate { *to } else { 0.0 };
+            }
+        }
+    }
+}
