@@ -24,9 +24,19 @@ pub const KEY_LAST_USED_INTERVAL: Duration = Duration::from_secs(60);
 /// Bytes of a JSON body: a prompt of the longest context in tokens of ten bytes each, escaped, fits easily.
 pub const REQUEST_BODY_BYTES_MAX: usize = 4 * MIB;
 /// Choices (`n`) of one completion request: each takes a slot of the batch.
-pub const CHOICES_MAX: usize = 8;
-/// Prompts in one completion request.
-pub const PROMPTS_MAX: usize = 16;
+pub const CHOICES_MAX: u32 = 8;
+/// Prompts times choices of one completion request: half of the batch's slots.
+pub const CHOICES_PER_REQUEST_MAX: usize = 32;
+/// Tokens that one choice may generate: the context of the base that ships, and minutes of a small machine's time.
+pub const COMPLETION_TOKENS_MAX: u32 = 2_048;
+/// Temperature: above 2 the text is noise.
+pub const TEMPERATURE_MAX: f32 = 2.0;
+/// Completion requests of one tenant that run or wait at once: a team's editors, not a whole queue.
+pub const TENANT_REQUESTS_MAX: usize = 64;
+/// Events of a stream that wait for a slow client; more wait in the engine, which keeps all that a request can have.
+pub const STREAM_EVENTS_MAX: usize = 64;
+/// How long streams may go on once the server is told to stop; then they are cut and settled.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 /// Stop strings of a request, as OpenAI's API has it.
 pub const STOP_STRINGS_MAX: usize = 4;
 /// Bytes of one stop string: the text held back while one may still match.
@@ -63,6 +73,16 @@ pub const SOURCE_UNPACKED_BYTES_MAX: usize = 512 * MIB;
 pub const SOURCE_FILE_BYTES_MAX: usize = MIB;
 /// Files of one source.
 pub const SOURCE_FILES_MAX: usize = 50_000;
+/// Entries of an archive or a folder that are looked at, learned from or not: bounds the work on hostile ones.
+pub const SOURCE_ENTRIES_MAX: usize = 200_000;
+/// Bytes of a path inside a source.
+pub const SOURCE_PATH_BYTES_MAX: usize = 1_024;
+/// How many times its size an archive may unpack to: code does 3 to 20 times, repeated zeros do 1,000 times.
+pub const SOURCE_COMPRESSION_RATIO_MAX: u64 = 200;
+/// Unpacked bytes below which the ratio is not asked for: small archives of repeated code are honest.
+pub const SOURCE_COMPRESSION_FREE_BYTES: u64 = 16 << 20;
+/// Sources read and packed at once: each takes a core and up to twice an archive of memory.
+pub const SOURCE_INSPECTIONS_MAX: usize = 2;
 /// Sources of one tenant.
 pub const SOURCES_PER_TENANT_MAX: usize = 1_000;
 
@@ -80,6 +100,10 @@ pub const JOB_CRASHES_MAX: u32 = 3;
 pub const JOB_RETRY_DELAY: Duration = Duration::from_secs(5);
 /// Runs of one tenant that wait or run: an adapter trained twice on the same code helps nobody.
 pub const RUNS_OPEN_PER_TENANT_MAX: usize = 16;
+/// Time between two events about training steps: as often as a progress bar needs.
+pub const RUN_STEP_EVENT_INTERVAL: Duration = Duration::from_millis(500);
+/// How often an idle worker looks for jobs that no signal told it of.
+pub const JOB_POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// Progress events of one run; what says how it ended is always written.
 pub const RUN_EVENTS_MAX: usize = 20_000;
 /// Bytes of one run event.
@@ -88,6 +112,8 @@ pub const RUN_EVENT_BYTES_MAX: usize = 16 * 1_024;
 pub const RUN_ERROR_BYTES_MAX: usize = 4_096;
 /// Bytes of a training checkpoint: adapter and optimiser state of rank 64 on a model of 1.5 B fit.
 pub const CHECKPOINT_BYTES_MAX: usize = 1_024 * MIB;
+/// Adapters that the engine may be asked to load: one entry of a map each.
+pub const ADAPTER_GRANTS_MAX: usize = 100_000;
 /// Bytes of an adapter's files.
 pub const ADAPTER_FILE_BYTES_MAX: usize = 512 * MIB;
 
@@ -122,6 +148,8 @@ pub const DATABASE_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const _: () = {
     assert!(JOB_HEARTBEAT.as_secs() * 2 < JOB_LEASE.as_secs(), "one lost heartbeat must not lose the lease");
     assert!(PREFILL_CHUNK_TOKENS <= STEP_TOKEN_BUDGET);
+    assert!(CHOICES_MAX as usize <= CHOICES_PER_REQUEST_MAX);
+    assert!(CHOICES_PER_REQUEST_MAX <= QUEUE_LENGTH_MAX, "a lone request must fit the queue");
     assert!(SLOTS_MAX + PREFILL_CHUNK_TOKENS <= STEP_TOKEN_BUDGET, "decoding must not starve prefill");
     assert!(USAGE_GROUP_ROWS_MAX <= USAGE_QUEUE_ROWS_MAX);
     assert!(SOURCE_FILE_BYTES_MAX <= SOURCE_UNPACKED_BYTES_MAX);

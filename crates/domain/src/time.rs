@@ -36,6 +36,12 @@ impl Timestamp {
         self.0.div_euclid(1_000_000)
     }
 
+    /// The same under the name that wire formats use.
+    #[must_use]
+    pub const fn unix_seconds(self) -> i64 {
+        self.seconds()
+    }
+
     /// The time this much later.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {

@@ -28,6 +28,8 @@ mod text_stream;
 mod tokenizer;
 mod weights;
 
+pub use atelier_kernels::{Compute, Tier, WeightFormat};
+
 pub use adapter::{Adapter, AdapterGradients, LoraPair, PairGradient, Projection};
 pub use backward::{Dropout, LossSum, TrainBatch, TrainScratch};
 pub use config::{Config, Family};
