@@ -2,7 +2,8 @@
 
 mod product;
 
-use product::Product;
+use product::Whole;
+pub(crate) use product::{Lanes, Product, run_part};
 
 use crate::compute::Compute;
 use crate::tier::Tier;
@@ -56,7 +57,7 @@ impl<'a> MatMut<'a> {
 /// # Panics
 /// If the shapes do not fit; so for every product of this file.
 pub fn gemm_nt(tier: Tier, y: MatMut<'_>, x: Mat<'_>, w: Mat<'_>, alpha: f32, accumulate: bool) {
-    Product::nt(y, x, w, alpha, accumulate).run(tier);
+    Whole::nt(y, x, w, alpha, accumulate).run(tier);
 }
 
 /// y (m, n) (+)= alpha · x (m, k) · w (k, n).
@@ -64,7 +65,7 @@ pub fn gemm_nt(tier: Tier, y: MatMut<'_>, x: Mat<'_>, w: Mat<'_>, alpha: f32, ac
 /// # Panics
 /// If the shapes do not fit.
 pub fn gemm_nn(tier: Tier, y: MatMut<'_>, x: Mat<'_>, w: Mat<'_>, alpha: f32, accumulate: bool) {
-    Product::nn(y, x, w, alpha, accumulate).run(tier);
+    Whole::nn(y, x, w, alpha, accumulate).run(tier);
 }
 
 /// y (m, n) (+)= alpha · x (k, m)ᵀ · w (k, n).
@@ -72,7 +73,7 @@ pub fn gemm_nn(tier: Tier, y: MatMut<'_>, x: Mat<'_>, w: Mat<'_>, alpha: f32, ac
 /// # Panics
 /// If the shapes do not fit.
 pub fn gemm_tn(tier: Tier, y: MatMut<'_>, x: Mat<'_>, w: Mat<'_>, alpha: f32, accumulate: bool) {
-    Product::tn(y, x, w, alpha, accumulate).run(tier);
+    Whole::tn(y, x, w, alpha, accumulate).run(tier);
 }
 
 /// [`gemm_nt`] on all threads.
@@ -80,7 +81,7 @@ pub fn gemm_tn(tier: Tier, y: MatMut<'_>, x: Mat<'_>, w: Mat<'_>, alpha: f32, ac
 /// # Panics
 /// If the shapes do not fit.
 pub fn par_gemm_nt(compute: &Compute, y: MatMut<'_>, x: Mat<'_>, w: Mat<'_>, alpha: f32, accumulate: bool) {
-    Product::nt(y, x, w, alpha, accumulate).run_parallel(compute);
+    Whole::nt(y, x, w, alpha, accumulate).run_parallel(compute);
 }
 
 /// [`gemm_nn`] on all threads.
@@ -88,7 +89,7 @@ pub fn par_gemm_nt(compute: &Compute, y: MatMut<'_>, x: Mat<'_>, w: Mat<'_>, alp
 /// # Panics
 /// If the shapes do not fit.
 pub fn par_gemm_nn(compute: &Compute, y: MatMut<'_>, x: Mat<'_>, w: Mat<'_>, alpha: f32, accumulate: bool) {
-    Product::nn(y, x, w, alpha, accumulate).run_parallel(compute);
+    Whole::nn(y, x, w, alpha, accumulate).run_parallel(compute);
 }
 
 /// [`gemm_tn`] on all threads.
@@ -96,5 +97,5 @@ pub fn par_gemm_nn(compute: &Compute, y: MatMut<'_>, x: Mat<'_>, w: Mat<'_>, alp
 /// # Panics
 /// If the shapes do not fit.
 pub fn par_gemm_tn(compute: &Compute, y: MatMut<'_>, x: Mat<'_>, w: Mat<'_>, alpha: f32, accumulate: bool) {
-    Product::tn(y, x, w, alpha, accumulate).run_parallel(compute);
+    Whole::tn(y, x, w, alpha, accumulate).run_parallel(compute);
 }

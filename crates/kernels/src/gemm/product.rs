@@ -22,27 +22,33 @@ const DOT_COLUMNS: usize = 4;
 /// Bytes of w (n, k) that are gone over again for each few rows of x: a quarter of a common second-level cache.
 const DOT_BLOCK_BYTES: usize = 256 << 10;
 
-/// The operands; lives no longer than the matrices it was made from.
+/// The operands of y (m, n) (+)= alpha · x · w; lives no longer than the matrices it was made from.
 #[derive(Clone, Copy)]
-pub(super) struct Product {
-    y: *mut f32,
-    y_stride: usize,
-    x: *const f32,
-    x_row: usize, // elements from one row of y to the next
-    x_step: usize, // elements from one of k to the next
-    w: *const f32,
-    w_stride: usize,
-    w_lanes: Lanes,
+pub(crate) struct Product {
+    pub(crate) y: *mut f32,
+    pub(crate) y_stride: usize,
+    pub(crate) x: *const f32,
+    pub(crate) x_row: usize,  // elements from one row of y to the next
+    pub(crate) x_step: usize, // elements from one of k to the next
+    pub(crate) w: *const f32,
+    pub(crate) w_stride: usize,
+    pub(crate) w_lanes: Lanes,
+    pub(crate) k: usize,
+    pub(crate) alpha: f32,
+    pub(crate) accumulate: bool,
+}
+
+/// A product whose operands cover y (m, n).
+#[derive(Clone, Copy)]
+pub(super) struct Whole {
+    product: Product,
     m: usize,
     n: usize,
-    k: usize,
-    alpha: f32,
-    accumulate: bool,
 }
 
 /// What runs along a row of w.
 #[derive(Clone, Copy, PartialEq)]
-enum Lanes {
+pub(crate) enum Lanes {
     Columns,
     Sum,
 }
@@ -50,20 +56,20 @@ enum Lanes {
 // SAFETY: x and w are only read; tasks write disjoint parts of y.
 unsafe impl Sync for Product {}
 
-impl Product {
-    pub(super) fn nt(y: MatMut<'_>, x: Mat<'_>, w: Mat<'_>, alpha: f32, accumulate: bool) -> Product {
+impl Whole {
+    pub(super) fn nt(y: MatMut<'_>, x: Mat<'_>, w: Mat<'_>, alpha: f32, accumulate: bool) -> Whole {
         assert_eq!((x.rows, w.rows, w.cols), (y.rows, y.cols, x.cols), "shapes of y, x and wᵀ");
-        Product::new(y, (x, x.stride, 1, x.cols), (w, Lanes::Sum), alpha, accumulate)
+        Whole::new(y, (x, x.stride, 1, x.cols), (w, Lanes::Sum), alpha, accumulate)
     }
 
-    pub(super) fn nn(y: MatMut<'_>, x: Mat<'_>, w: Mat<'_>, alpha: f32, accumulate: bool) -> Product {
+    pub(super) fn nn(y: MatMut<'_>, x: Mat<'_>, w: Mat<'_>, alpha: f32, accumulate: bool) -> Whole {
         assert_eq!((x.rows, w.cols, w.rows), (y.rows, y.cols, x.cols), "shapes of y, x and w");
-        Product::new(y, (x, x.stride, 1, x.cols), (w, Lanes::Columns), alpha, accumulate)
+        Whole::new(y, (x, x.stride, 1, x.cols), (w, Lanes::Columns), alpha, accumulate)
     }
 
-    pub(super) fn tn(y: MatMut<'_>, x: Mat<'_>, w: Mat<'_>, alpha: f32, accumulate: bool) -> Product {
+    pub(super) fn tn(y: MatMut<'_>, x: Mat<'_>, w: Mat<'_>, alpha: f32, accumulate: bool) -> Whole {
         assert_eq!((x.cols, w.cols, w.rows), (y.rows, y.cols, x.rows), "shapes of y, xᵀ and w");
-        Product::new(y, (x, 1, x.stride, x.rows), (w, Lanes::Columns), alpha, accumulate)
+        Whole::new(y, (x, 1, x.stride, x.rows), (w, Lanes::Columns), alpha, accumulate)
     }
 
     fn new(
@@ -72,11 +78,11 @@ impl Product {
         (w, w_lanes): (Mat<'_>, Lanes),
         alpha: f32,
         accumulate: bool,
-    ) -> Product {
+    ) -> Whole {
         assert_covers(y.data.len(), y.rows, y.cols, y.stride);
         assert_covers(x.data.len(), x.rows, x.cols, x.stride);
         assert_covers(w.data.len(), w.rows, w.cols, w.stride);
-        Product {
+        let product = Product {
             y: y.data.as_mut_ptr(),
             y_stride: y.stride,
             x: x.data.as_ptr(),
@@ -85,20 +91,19 @@ impl Product {
             w: w.data.as_ptr(),
             w_stride: w.stride,
             w_lanes,
-            m: y.rows,
-            n: y.cols,
             k,
             alpha,
             accumulate,
-        }
+        };
+        Whole { product, m: y.rows, n: y.cols }
     }
 
     pub(super) fn run(self, tier: Tier) {
-        tier.run(Part { product: self, rows: 0..self.m, columns: 0..self.n });
+        tier.run(Part { product: self.product, rows: 0..self.m, columns: 0..self.n });
     }
 
     pub(super) fn run_parallel(self, compute: &Compute) {
-        let products = self.m * self.n * self.k;
+        let products = self.m * self.n * self.product.k;
         let tasks = (products / TASK_PRODUCTS_MIN).min(compute.threads() * TASKS_PER_THREAD);
         if compute.threads() == 1 || tasks < 2 {
             return self.run(compute.tier());
@@ -110,7 +115,7 @@ impl Product {
         compute.parallel_for(column_parts * row_parts, &|task| {
             let rows = part(task / column_parts, row_parts, row_units, PART_ROWS, self.m);
             let columns = part(task % column_parts, column_parts, column_units, PART_COLUMNS, self.n);
-            compute.tier().run(Part { product: self, rows, columns });
+            compute.tier().run(Part { product: self.product, rows, columns });
         });
     }
 }
@@ -139,12 +144,22 @@ impl Kernel for Part {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        // SAFETY: `Product::new` has checked the sizes of the operands, and parts are within y and disjoint.
-        unsafe {
-            match self.product.w_lanes {
-                Lanes::Columns => run_columns(s, &self.product, self.rows, self.columns),
-                Lanes::Sum => run_dots(s, &self.product, self.rows, self.columns),
-            }
+        // SAFETY: `Whole::new` has checked the sizes of the operands, and parts are within y and disjoint.
+        unsafe { run_part(s, &self.product, self.rows, self.columns) };
+    }
+}
+
+/// Computes some rows and columns of y.
+///
+/// # Safety
+/// The operands must cover them, and nobody else may touch them in y.
+#[inline(always)]
+pub(crate) unsafe fn run_part<S: Simd>(s: S, product: &Product, rows: Range<usize>, columns: Range<usize>) {
+    // SAFETY: passed on.
+    unsafe {
+        match product.w_lanes {
+            Lanes::Columns => run_columns(s, product, rows, columns),
+            Lanes::Sum => run_dots(s, product, rows, columns),
         }
     }
 }

@@ -42,6 +42,8 @@ pub fn attention_causal(
     head_dim: usize,
 ) {
     let width = kv_heads * head_dim;
+    out.fill(0.0);
+    lse.fill(0.0);
     for sequence in sequences {
         for row in sequence.clone() {
             for head in 0..heads {
@@ -60,7 +62,7 @@ pub fn attention_causal(
     }
 }
 
-/// As the fast kernel: dq, dk, dv of [`attention_causal`], all overwritten within the sequences.
+/// As the fast kernel: dq, dk, dv of [`attention_causal`], all overwritten; zeros in rows of no sequence.
 pub fn attention_causal_backward(
     dq: &mut [f32],
     dk: &mut [f32],
@@ -78,6 +80,9 @@ pub fn attention_causal_backward(
 ) {
     let width = kv_heads * head_dim;
     let scale = 1.0 / (head_dim as f64).sqrt();
+    dq.fill(0.0);
+    dk.fill(0.0);
+    dv.fill(0.0);
     let mut dk_sum = vec![0.0_f64; k.len()];
     let mut dv_sum = vec![0.0_f64; v.len()];
     for sequence in sequences {
