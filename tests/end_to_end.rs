@@ -1,0 +1,13 @@
+//! The real binary behind a real socket, as users and attackers meet it. Every test starts servers of its own on free
+//! ports, with data folders of its own; nothing is mocked and only public routes are used.
+//!
+//! One binary for all files, so that they link once.
+
+mod support;
+
+mod bad_input;
+mod crash;
+mod line;
+mod metrics;
+mod openai_client;
+mod walls;

@@ -1,0 +1,9 @@
+//! A server to test against, and the people who use it: `operator`, `admin`, `stranger`, `anon`.
+
+mod code;
+mod server;
+mod user;
+
+pub use code::{Archive, Style, archive_of, write_code};
+pub use server::{Command, Process, World, quick, shipped_base, start_run};
+pub use user::{Answer, User, http, runtime};

@@ -1,0 +1,309 @@
+//! The binary as a child process: started, killed, started again on the same data folder.
+
+use std::cell::RefCell;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::rc::Rc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::User;
+
+/// How long a server may take to listen on a machine that is busy with other tests.
+const START_PATIENCE: Duration = Duration::from_secs(90);
+/// How long a run of a few steps may take on such a machine.
+const RUN_PATIENCE: Duration = Duration::from_secs(240);
+/// Time between two looks.
+const POLL: Duration = Duration::from_millis(50);
+/// Bytes of a server's log that a failed test shows.
+const LOG_SHOWN_BYTES: usize = 4_000;
+/// Variables that would make a child find another server, folder or base than the test's.
+const OUR_VARIABLES: [&str; 7] =
+    ["ATELIER_DATA", "ATELIER_URL", "ATELIER_KEY", "ATELIER_BASE", "ATELIER_LISTEN", "ATELIER_SIMD", "RUST_LOG"];
+
+/// The base model of the repository.
+pub fn shipped_base() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/atelier-base").canonicalize().unwrap()
+}
+
+/// What a command of ours did.
+#[derive(Debug)]
+pub struct Command {
+    pub succeeded: bool,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Command {
+    /// Runs the binary to its end.
+    pub fn run(arguments: &[&str]) -> Self {
+        Self::of(atelier().args(arguments))
+    }
+
+    fn of(command: &mut std::process::Command) -> Self {
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        Self { succeeded: output.status.success(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+
+    /// The one JSON object on standard output of a command that succeeded.
+    pub fn object(&self) -> Value {
+        assert!(self.succeeded, "{self:#?}");
+        self.any_object()
+    }
+
+    /// The one JSON object on standard output, success or not.
+    pub fn any_object(&self) -> Value {
+        assert_eq!(self.stdout.lines().count(), 1, "one object, and nothing else: {self:#?}");
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
+    }
+
+    /// What a command that failed said; it must be an error of ours, not a panic.
+    pub fn refusal(&self) -> &str {
+        assert!(!self.succeeded, "{self:#?}");
+        assert!(!self.stderr.contains("panicked"), "{self:#?}");
+        assert!(self.stderr.contains("error: "), "{self:#?}");
+        &self.stderr
+    }
+}
+
+fn atelier() -> std::process::Command {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_atelier"));
+    for name in OUR_VARIABLES {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// A server that runs. Killed when dropped.
+pub struct Process {
+    child: Child,
+    /// What it prints; kept over restarts.
+    pub log: PathBuf,
+    stdout: PathBuf,
+}
+
+impl Process {
+    /// Starts `atelier serve` with these arguments; `around` goes before the binary's name, as in `unshare -rm`.
+    pub fn spawn(log_folder: &Path, around: &[&str], arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut command = match around.split_first() {
+            None => atelier(),
+            Some((program, rest)) => {
+                let mut command = std::process::Command::new(program);
+                command.args(rest).arg(env!("CARGO_BIN_EXE_atelier"));
+                for name in OUR_VARIABLES {
+                    command.env_remove(name);
+                }
+                command
+            }
+        };
+        let (log, stdout) = (log_folder.join("stderr.log"), log_folder.join("stdout.log"));
+        let appended = File::options().create(true).append(true).open(&log).unwrap();
+        command.arg("serve").args(arguments).envs(variables.iter().copied()).stdin(Stdio::null());
+        let child = command.stdout(File::create(&stdout).unwrap()).stderr(appended).spawn().unwrap();
+        Self { child, log, stdout }
+    }
+
+    /// Waits for the object that `serve --json` prints once it listens.
+    pub fn announced(&mut self) -> Value {
+        let started = Instant::now();
+        loop {
+            let printed = fs::read_to_string(&self.stdout).unwrap();
+            if let Some((line, _)) = printed.split_once('\n') {
+                return serde_json::from_str(line).unwrap();
+            }
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("the server ended with {status}:\n{}", self.log());
+            }
+            assert!(started.elapsed() < START_PATIENCE, "the server does not start:\n{}", self.log());
+            thread::sleep(POLL);
+        }
+    }
+
+    /// Ends it without warning.
+    pub fn kill(&mut self) {
+        // It may have ended by itself, which the caller then sees by what is missing.
+        let _ = self.child.kill();
+        self.child.wait().unwrap();
+    }
+
+    /// Asks it to end, and waits; whether it did so with success.
+    pub fn stop(&mut self) -> bool {
+        let id = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+        self.child.wait().unwrap().success()
+    }
+
+    /// Whether it still runs.
+    pub fn runs(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// All that it logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        if thread::panicking() {
+            let log = self.log();
+            let start = log.len().saturating_sub(LOG_SHOWN_BYTES);
+            let shown = log.get(start..).unwrap_or(&log);
+            eprintln!("the server's log ends so:\n{shown}");
+        }
+    }
+}
+
+/// A data folder, the server on it, and the operator.
+pub struct World {
+    home: TempDir,
+    arguments: Vec<String>,
+    variables: Vec<(String, String)>,
+    url: Rc<RefCell<String>>,
+    pub process: Option<Process>,
+}
+
+impl World {
+    /// A new data folder with a server on it.
+    pub fn start() -> Self {
+        Self::start_with(&[], &[])
+    }
+
+    /// The same with further arguments and variables for the server.
+    pub fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut world = Self {
+            home: TempDir::new().unwrap(),
+            arguments: arguments.iter().map(ToString::to_string).collect(),
+            variables: variables.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+            url: Rc::default(),
+            process: None,
+        };
+        world.serve();
+        world
+    }
+
+    /// Starts a server on the data folder, where none runs.
+    pub fn serve(&mut self) {
+        assert!(self.process.is_none());
+        let data = self.data();
+        // A killed server leaves it; only the new one's address counts.
+        let _ = fs::remove_file(data.join("server-url"));
+        // One thread each: several tests run at once.
+        let mut arguments =
+            vec!["--data", data.to_str().unwrap(), "--listen", "127.0.0.1:0", "--threads", "1", "--json"];
+        arguments.extend(self.arguments.iter().map(String::as_str));
+        let variables: Vec<(&str, &str)> =
+            self.variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let mut process = Process::spawn(self.home.path(), &[], &arguments, &variables);
+        let announced = process.announced();
+        let url = announced["url"].as_str().unwrap().to_owned();
+        let written = fs::read_to_string(data.join("server-url")).unwrap();
+        assert_eq!(written.trim(), url, "commands find the server by its data folder");
+        *self.url.borrow_mut() = url;
+        self.process = Some(process);
+    }
+
+    /// Ends the server as a power cut would.
+    pub fn kill(&mut self) {
+        self.process.take().unwrap().kill();
+    }
+
+    /// Ends the server in order.
+    pub fn stop(&mut self) {
+        let mut process = self.process.take().unwrap();
+        assert!(process.stop(), "a server that is asked to stop ends with success:\n{}", process.log());
+    }
+
+    /// Other arguments for the next start.
+    pub fn set_arguments(&mut self, arguments: &[&str]) {
+        self.arguments = arguments.iter().map(ToString::to_string).collect();
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.home.path().join("data")
+    }
+
+    /// A folder for files of the test.
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    pub fn url(&self) -> String {
+        self.url.borrow().clone()
+    }
+
+    /// Everything that servers on this folder logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.home.path().join("stderr.log")).unwrap()
+    }
+
+    /// Runs the installation.
+    pub fn operator(&self) -> User {
+        let key = fs::read_to_string(self.data().join("operator-key")).unwrap();
+        self.user(Some(key.trim()))
+    }
+
+    /// Has no key.
+    pub fn anon(&self) -> User {
+        self.user(None)
+    }
+
+    /// Somebody with this key.
+    pub fn user(&self, key: Option<&str>) -> User {
+        User::new(Rc::clone(&self.url), key)
+    }
+
+    /// Creates a tenant; its admin.
+    pub fn tenant(&self, name: &str, plan: &str) -> User {
+        let created = self.operator().post("/v1/tenants", &json!({"name": name, "plan": plan}));
+        assert_eq!(created.status, 201, "{created:?}");
+        self.user(Some(created.json()["key"]["value"].as_str().unwrap()))
+    }
+
+    /// Runs a command of ours against this server, found by its data folder.
+    pub fn cli(&self, arguments: &[&str]) -> Command {
+        Command::of(atelier().arg("--data").arg(self.data()).arg("--json").args(arguments))
+    }
+
+    /// Learns from an archive and waits for the run's end; the run.
+    pub fn learn(&self, user: &User, archive: &[u8], options: Value) -> Value {
+        let run = start_run(user, archive, "learn", options);
+        self.wait_for_run(user, run["id"].as_str().unwrap(), |run| !matches!(status(run), "queued" | "running"))
+    }
+
+    /// Waits until a run is as wanted.
+    pub fn wait_for_run(&self, user: &User, run: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let started = Instant::now();
+        loop {
+            let run = user.get(&format!("/v1/runs/{run}")).ok();
+            if wanted(&run) {
+                return run;
+            }
+            assert!(started.elapsed() < RUN_PATIENCE, "the run does not get there: {run:#}\n{}", self.log());
+            thread::sleep(POLL);
+        }
+    }
+}
+
+/// The run's status, as a word.
+fn status(run: &Value) -> &str {
+    run["status"].as_str().unwrap()
+}
+
+/// Options of a run that is short and yet learns enough from [`super::archive_of`] to be served.
+pub fn quick() -> Value {
+    json!({"epochs": 2, "window_tokens": 128})
+}
+
+/// Gives a source and starts a run on it.
+pub fn start_run(user: &User, archive: &[u8], kind: &str, options: Value) -> Value {
+    let source = user.upload("/v1/sources?name=code", archive).ok();
+    user.post("/v1/runs", &json!({"source": source["id"], "kind": kind, "options": options})).ok()
+}
