@@ -37,10 +37,10 @@ pub fn endpoints() -> Vec<Endpoint> {
             .takes::<sources::CreateSourceRequest>()
             .body_limit(limits::ARCHIVE_BYTES_MAX)
             .gives::<sources::SourceObject>(StatusCode::CREATED),
-        Endpoint::new("list_sources", Tenant, get(sources::list_sources), "/v1/sources")
+        Endpoint::new("list_sources", TenantAdmin, get(sources::list_sources), "/v1/sources")
             .about("The tenant's sources")
             .gives::<sources::SourceList>(StatusCode::OK),
-        Endpoint::new("get_source", Tenant, get(sources::get_source), "/v1/sources/{source}")
+        Endpoint::new("get_source", TenantAdmin, get(sources::get_source), "/v1/sources/{source}")
             .about("One source")
             .gives::<sources::SourceObject>(StatusCode::OK),
         Endpoint::new("delete_source", TenantAdmin, delete(sources::delete_source), "/v1/sources/{source}")
