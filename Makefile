@@ -28,10 +28,11 @@ check: ## Everything that must pass before a change is merged: format, lints, ti
 	else echo "check: cargo-deny is not installed, licences and advisories are unchecked (cargo install cargo-deny --locked)"; fi
 
 bench: ## Measure speed; prints the figures and appends them to bench/results.jsonl
-	cargo xtask bench $(ARGS)
+	cargo build --release -p atelier-server -p atelier-bench
+	target/release/atelier-bench speed $(ARGS)
 
-bench-personal: ## Measure what learning gains on well-known packages, fetched for the purpose
-	cargo build --release
+bench-personal: ## Measure what learning gains on well-known packages, fetched for the purpose (ARGS=--sweep: choose the rate)
+	cargo build --release -p atelier-bench
 	"$$(scripts/python-env.sh)" bench/personal.py $(ARGS)
 
 fmt: ## Format every source file

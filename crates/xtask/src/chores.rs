@@ -49,7 +49,7 @@ pub fn golden(root: &Path, python: &Path) -> anyhow::Result<ExitCode> {
 
 /// Runs the benchmark in the release profile.
 pub fn bench(root: &Path, arguments: &[String]) -> anyhow::Result<ExitCode> {
-    let mut bench = cargo(root, &["run", "--release", "--package", "atelier-server", "--bin", "atelier-bench", "--"]);
+    let mut bench = cargo(root, &["run", "--release", "--package", "atelier-bench", "--"]);
     bench.args(arguments);
     run(bench)
 }

@@ -31,6 +31,10 @@ const ALLOWED_EDGES: &[(&str, &str, &str)] = &[
     ("server", "trainer", "wiring: options of the command line become the recipe"),
     ("server", "model", "wiring: loads the base named by --base"),
     ("server", "kernels", "wiring: chooses the SIMD tier and the number of threads"),
+    ("bench", "engine", "measures serving without the gateway"),
+    ("bench", "trainer", "measures what learning gains and how fast it is"),
+    ("bench", "model", "makes models and adapters to measure with"),
+    ("bench", "kernels", "chooses the SIMD tier, and its steps of training end in the optimiser"),
 ];
 
 /// Crates that stand at the bottom of the graph or outside it.
@@ -55,7 +59,7 @@ const LIBRARY_OWNERS: [(&str, &[&str], &str); 6] = [
     ("reqwest", &["server"], "only the command line calls a server"),
     ("sqlx", &["store"], "only store talks to a database"),
     ("object_store", &["store"], "only store talks to blobs"),
-    ("clap", &["server", "xtask"], "only binaries have a command line"),
+    ("clap", &["server", "bench", "xtask"], "only binaries have a command line"),
 ];
 
 /// The kinds of dependency that go into what is shipped; `dev-dependencies` are free downwards.
