@@ -1,0 +1,143 @@
+//! What can go wrong in the store.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use atelier_access::Denied;
+
+/// Why the store did not do something. Cloneable, because one failed commit is the answer to many.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// The caller may not, or is not known.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// There is no such thing in the grant's tenant.
+    #[error("{what} not found")]
+    NotFound {
+        /// The kind of thing.
+        what: &'static str,
+    },
+    /// A living tenant has this name.
+    #[error("a tenant of this name already exists")]
+    NameTaken,
+    /// The idempotency key was used for another request.
+    #[error("this idempotency key was used with other parameters")]
+    IdempotencyMismatch,
+    /// A bound on how many there may be.
+    #[error("too many {what}: the limit is {limit}")]
+    TooMany {
+        /// The kind of thing.
+        what: &'static str,
+        /// How many there may be.
+        limit: usize,
+    },
+    /// A bound on size.
+    #[error("{what} is too large: the limit is {limit} bytes")]
+    TooLarge {
+        /// The kind of thing.
+        what: &'static str,
+        /// Bytes that it may have.
+        limit: usize,
+    },
+    /// A run that has not ended needs the source.
+    #[error("the source is in use by a run that has not ended")]
+    SourceInUse,
+    /// There is nothing to roll back to.
+    #[error("there is no previous version to roll back to")]
+    NoPreviousVersion,
+    /// The worker's lease ended, or another worker holds the job: what it made must be thrown away.
+    #[error("the job's lease is lost")]
+    LeaseLost,
+    /// The run ended before.
+    #[error("the run has already ended")]
+    AlreadyFinished,
+    /// Another process has the data folder open.
+    #[error("the data folder {} is in use by another server{}", folder.display(), of_process(*pid))]
+    FolderLocked {
+        /// The folder.
+        folder: PathBuf,
+        /// The process that holds it, where it said so.
+        pid: Option<u32>,
+    },
+    /// The data folder was written by a newer version of this program.
+    #[error("{} has schema {found}, this program knows schemas up to {known}: use a newer atelier", file.display())]
+    NewerSchema {
+        /// The database file.
+        file: PathBuf,
+        /// Its schema.
+        found: i64,
+        /// The newest schema that this program knows.
+        known: i64,
+    },
+    /// No space is left for the data folder.
+    #[error("the disk is full")]
+    DiskFull,
+    /// Something stored is not what was written.
+    #[error("stored data is damaged: {what}")]
+    Corrupt {
+        /// What is damaged.
+        what: String,
+    },
+    /// The store is closing.
+    #[error("the store is shutting down")]
+    ShuttingDown,
+    /// The operating system refused.
+    #[error("cannot {action}")]
+    Io {
+        /// What was tried.
+        action: String,
+        /// Why it failed.
+        #[source]
+        source: Arc<std::io::Error>,
+    },
+    /// The database refused.
+    #[error("the database failed at: {statement}")]
+    Database {
+        /// The statement; it holds no values.
+        statement: &'static str,
+        /// Why it failed.
+        #[source]
+        source: Arc<dyn Error + Send + Sync>,
+    },
+    /// The object store refused.
+    #[error("the object store failed")]
+    Blob {
+        /// Why it failed.
+        #[source]
+        source: Arc<dyn Error + Send + Sync>,
+    },
+}
+
+impl StoreError {
+    pub(crate) fn io(action: impl Into<String>, source: std::io::Error) -> Self {
+        if source.kind() == std::io::ErrorKind::StorageFull {
+            return Self::DiskFull;
+        }
+        Self::Io { action: action.into(), source: Arc::new(source) }
+    }
+
+    pub(crate) fn corrupt(what: impl Into<String>) -> Self {
+        Self::Corrupt { what: what.into() }
+    }
+
+    pub(crate) fn blob(source: object_store::Error) -> Self {
+        if is_storage_full(&source) { Self::DiskFull } else { Self::Blob { source: Arc::new(source) } }
+    }
+}
+
+fn of_process(pid: Option<u32>) -> String {
+    pid.map(|pid| format!(" (process {pid})")).unwrap_or_default()
+}
+
+/// Whether "no space left on device" is anywhere among the causes.
+fn is_storage_full(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::StorageFull) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}

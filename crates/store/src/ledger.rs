@@ -1,0 +1,293 @@
+//! The ledger's writer: one task that commits what many requests wrote, together.
+//!
+//! While one group is being synced to disk the next gathers in the queue; so a lone writer waits for one sync, and many
+//! writers share one. What a call answered is on disk.
+
+use std::sync::Arc;
+
+use atelier_domain::limits::{USAGE_GROUP_ROWS_MAX, USAGE_QUEUE_ROWS_MAX};
+use atelier_domain::{Clock, KeyId, MicroUnits, Plan, RequestId, TenantId, Timestamp, TokenCounts, TokenPrice};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::error::StoreError;
+use crate::sql::{Database, Row, Transaction, values};
+use crate::usage::Outcome;
+
+/// The handle of the writer.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    queue: mpsc::Sender<Entry>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What a reservation puts into the ledger.
+#[derive(Debug, Clone)]
+pub(crate) struct ReservationRow {
+    pub(crate) request: RequestId,
+    pub(crate) tenant: TenantId,
+    pub(crate) key: Option<KeyId>,
+    pub(crate) model: String,
+    pub(crate) plan: Plan,
+    pub(crate) price: TokenPrice,
+    pub(crate) accepted_at: Timestamp,
+}
+
+/// What a correction puts into the ledger, signs and all.
+#[derive(Debug, Clone)]
+pub(crate) struct CorrectionRow {
+    pub(crate) request: RequestId,
+    pub(crate) tokens: [i64; 3],
+    pub(crate) cost: MicroUnits,
+    pub(crate) reason: String,
+}
+
+/// What is to be written.
+#[derive(Debug)]
+pub(crate) enum Change {
+    Reserve(ReservationRow),
+    Checkpoint { request: RequestId, tokens: TokenCounts },
+    Settle { request: RequestId, tokens: TokenCounts, cost: MicroUnits, outcome: Outcome },
+    Correct(CorrectionRow),
+    TouchKey { key: KeyId, at: Timestamp },
+}
+
+type Answer = oneshot::Sender<Result<(), StoreError>>;
+
+#[derive(Debug)]
+enum Entry {
+    Write(Change, Option<Answer>),
+    Close,
+}
+
+impl Ledger {
+    /// Settles what a killed process left open, then starts the writer.
+    pub(crate) async fn start(control: Database, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        recover(&control, clock.now()).await?;
+        let (queue, entries) = mpsc::channel(USAGE_QUEUE_ROWS_MAX);
+        let writer = tokio::spawn(write_groups(control, clock, entries));
+        Ok(Self { queue, writer: Mutex::new(Some(writer)) })
+    }
+
+    /// Writes a change and waits until it is on disk.
+    pub(crate) async fn write(&self, change: Change) -> Result<(), StoreError> {
+        let (answer, answered) = oneshot::channel();
+        self.queue.send(Entry::Write(change, Some(answer))).await.map_err(|_| StoreError::ShuttingDown)?;
+        answered.await.map_err(|_| StoreError::ShuttingDown)?
+    }
+
+    /// A way to leave a change behind without waiting: for a reservation that is dropped.
+    pub(crate) fn leaver(&self) -> Leaver {
+        Leaver(self.queue.downgrade())
+    }
+
+    /// Notes when a key was last used, if there is room: nothing depends on it.
+    pub(crate) fn touch_key(&self, key: KeyId, at: Timestamp) {
+        let _ = self.queue.try_send(Entry::Write(Change::TouchKey { key, at }, None));
+    }
+
+    /// Writes what is queued and ends the writer.
+    pub(crate) async fn close(&self) {
+        let writer = self.writer.lock().take();
+        if let Some(writer) = writer {
+            // Both fail only when the writer is gone already.
+            let _ = self.queue.send(Entry::Close).await;
+            let _ = writer.await;
+        }
+    }
+}
+
+/// Leaves changes behind for the writer as long as it lives.
+#[derive(Debug, Clone)]
+pub(crate) struct Leaver(mpsc::WeakSender<Entry>);
+
+impl Leaver {
+    /// False when nobody will write it: the next start settles the request then.
+    pub(crate) fn leave(&self, change: Change) -> bool {
+        self.0.upgrade().is_some_and(|queue| queue.try_send(Entry::Write(change, None)).is_ok())
+    }
+}
+
+async fn write_groups(control: Database, clock: Arc<dyn Clock>, mut entries: mpsc::Receiver<Entry>) {
+    let mut gathered = Vec::with_capacity(USAGE_GROUP_ROWS_MAX);
+    let mut group = Vec::with_capacity(USAGE_GROUP_ROWS_MAX);
+    let mut closing = false;
+    while !closing && entries.recv_many(&mut gathered, USAGE_GROUP_ROWS_MAX).await > 0 {
+        for entry in gathered.drain(..) {
+            match entry {
+                Entry::Write(change, answer) => group.push((change, answer)),
+                Entry::Close => {
+                    closing = true;
+                    entries.close();
+                }
+            }
+        }
+        write_group(&control, clock.now(), &mut group).await;
+        if closing {
+            // What was sent before the channel closed is still answered for.
+            while let Ok(entry) = entries.try_recv() {
+                if let Entry::Write(change, answer) = entry {
+                    group.push((change, answer));
+                }
+            }
+            write_group(&control, clock.now(), &mut group).await;
+        }
+    }
+}
+
+/// Commits a group and answers for it.
+async fn write_group(control: &Database, now: Timestamp, group: &mut Vec<(Change, Option<Answer>)>) {
+    let written = commit_group(control, now, group).await;
+    if let Err(error) = &written {
+        tracing::error!(error = error as &dyn std::error::Error, "a group of the usage ledger was not written");
+    }
+    for (at, (_, answer)) in group.drain(..).enumerate() {
+        let result = match &written {
+            Ok(results) => results[at].clone(),
+            Err(error) => Err(error.clone()),
+        };
+        if let Some(answer) = answer {
+            // Whoever asked may be gone: their reservation has left a settlement behind then.
+            let _ = answer.send(result);
+        }
+    }
+}
+
+/// One transaction for the whole group. A change that fails for reasons of its own says so and spares the others.
+async fn commit_group(
+    control: &Database,
+    now: Timestamp,
+    group: &[(Change, Option<Answer>)],
+) -> Result<Vec<Result<(), StoreError>>, StoreError> {
+    if group.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut transaction = control.begin().await?;
+    let mut results = Vec::with_capacity(group.len());
+    for (change, _) in group {
+        results.push(apply(&mut transaction, now, change).await?);
+    }
+    transaction.commit().await?;
+    Ok(results)
+}
+
+/// The outer error is the database's and takes the group down; the inner one is this change's own.
+async fn apply(
+    transaction: &mut Transaction,
+    now: Timestamp,
+    change: &Change,
+) -> Result<Result<(), StoreError>, StoreError> {
+    match change {
+        Change::Reserve(row) => reserve(transaction, now, row).await,
+        Change::Checkpoint { request, tokens } => checkpoint(transaction, *request, *tokens).await.map(Ok),
+        Change::Settle { request, tokens, cost, outcome } => {
+            settle(transaction, now, *request, *tokens, *cost, *outcome).await.map(Ok)
+        }
+        Change::Correct(row) => correct(transaction, now, row).await,
+        Change::TouchKey { key, at } => {
+            const SQL: &str = "UPDATE keys SET last_used_at = $2 WHERE id = $1";
+            transaction.execute(SQL, values![*key, *at]).await.map(|_| Ok(()))
+        }
+    }
+}
+
+async fn reserve(
+    transaction: &mut Transaction,
+    now: Timestamp,
+    row: &ReservationRow,
+) -> Result<Result<(), StoreError>, StoreError> {
+    const EVENT: &str = "INSERT INTO usage_events (kind, request_id, tenant_id, key_id, model, plan, accepted_at, written_at,
+        input_tokens, input_cached_tokens, output_tokens, price_input, price_input_cached, price_output, cost)
+        VALUES ('reservation', $1, $2, $3, $4, $5, $6, $7, 0, 0, 0, $8, $9, $10, 0) ON CONFLICT DO NOTHING";
+    const OPEN: &str = "INSERT INTO usage_open (request_id, input_tokens, input_cached_tokens, output_tokens)
+        VALUES ($1, 0, 0, 0)";
+    let TokenPrice { input, input_cached, output } = row.price;
+    let event = values![
+        row.request, row.tenant, row.key, row.model.as_str(), row.plan, row.accepted_at, now, input, input_cached, output
+    ];
+    if transaction.execute(EVENT, event).await? == 0 {
+        return Ok(Err(StoreError::AlreadyFinished));
+    }
+    transaction.execute(OPEN, values![row.request]).await.map(|_| Ok(()))
+}
+
+/// A checkpoint after the settlement finds no open row and is nothing.
+async fn checkpoint(transaction: &mut Transaction, request: RequestId, tokens: TokenCounts) -> Result<(), StoreError> {
+    const SQL: &str = "UPDATE usage_open SET input_tokens = $2, input_cached_tokens = $3, output_tokens = $4
+        WHERE request_id = $1";
+    let row = values![request, tokens.input, tokens.input_cached, tokens.output];
+    transaction.execute(SQL, row).await.map(|_| ())
+}
+
+/// A second settlement of a request is nothing: the first stands.
+async fn settle(
+    transaction: &mut Transaction,
+    now: Timestamp,
+    request: RequestId,
+    tokens: TokenCounts,
+    cost: MicroUnits,
+    outcome: Outcome,
+) -> Result<(), StoreError> {
+    const EVENT: &str = "INSERT INTO usage_events (kind, request_id, tenant_id, key_id, model, plan, accepted_at, written_at,
+        input_tokens, input_cached_tokens, output_tokens, price_input, price_input_cached, price_output, cost, outcome)
+        SELECT 'settlement', request_id, tenant_id, key_id, model, plan, accepted_at, $2,
+        $3, $4, $5, price_input, price_input_cached, price_output, $6, $7
+        FROM usage_events WHERE request_id = $1 AND kind = 'reservation' ON CONFLICT DO NOTHING";
+    let TokenCounts { input, input_cached, output } = tokens;
+    transaction.execute(EVENT, values![request, now, input, input_cached, output, cost.get(), outcome.as_str()]).await?;
+    transaction.execute("DELETE FROM usage_open WHERE request_id = $1", values![request]).await.map(|_| ())
+}
+
+async fn correct(
+    transaction: &mut Transaction,
+    now: Timestamp,
+    row: &CorrectionRow,
+) -> Result<Result<(), StoreError>, StoreError> {
+    const SQL: &str = "INSERT INTO usage_events (kind, request_id, tenant_id, key_id, model, plan, accepted_at, written_at,
+        input_tokens, input_cached_tokens, output_tokens, price_input, price_input_cached, price_output, cost, reason)
+        SELECT 'correction', request_id, tenant_id, key_id, model, plan, accepted_at, $2,
+        $3, $4, $5, price_input, price_input_cached, price_output, $6, $7
+        FROM usage_events WHERE request_id = $1 AND kind = 'reservation'";
+    let [input, input_cached, output] = row.tokens;
+    let values = values![row.request, now, input, input_cached, output, row.cost.get(), row.reason.as_str()];
+    let found = transaction.execute(SQL, values).await? > 0;
+    Ok(if found { Ok(()) } else { Err(StoreError::NotFound { what: "request" }) })
+}
+
+/// Settles every request that a killed process left open, at its last checkpoint.
+async fn recover(control: &Database, now: Timestamp) -> Result<(), StoreError> {
+    const OPEN: &str = "SELECT usage_open.request_id AS request_id, usage_open.input_tokens AS input_tokens,
+        usage_open.input_cached_tokens AS input_cached_tokens, usage_open.output_tokens AS output_tokens,
+        price_input, price_input_cached, price_output
+        FROM usage_open JOIN usage_events
+        ON usage_events.request_id = usage_open.request_id AND usage_events.kind = 'reservation'";
+    let mut transaction = control.begin().await?;
+    let open = transaction.fetch_all(OPEN, values![]).await?;
+    for row in &open {
+        let (tokens, price) = (tokens_of(row)?, price_of(row)?);
+        let request = row.parsed("request_id")?;
+        settle(&mut transaction, now, request, tokens, price.cost(tokens), Outcome::Recovered).await?;
+    }
+    transaction.commit().await?;
+    if !open.is_empty() {
+        tracing::warn!(requests = open.len(), "settled requests that the last server left open");
+    }
+    Ok(())
+}
+
+fn tokens_of(row: &Row) -> Result<TokenCounts, StoreError> {
+    Ok(TokenCounts {
+        input: row.count("input_tokens")?,
+        input_cached: row.count("input_cached_tokens")?,
+        output: row.count("output_tokens")?,
+    })
+}
+
+fn price_of(row: &Row) -> Result<TokenPrice, StoreError> {
+    Ok(TokenPrice {
+        input: row.int("price_input")?,
+        input_cached: row.int("price_input_cached")?,
+        output: row.int("price_output")?,
+    })
+}

@@ -1,0 +1,82 @@
+//! Rows and blobs: what Atelier remembers.
+//! One folder holds a control database, one database file per tenant and the tenants' blobs; every function that
+//! touches a tenant's data takes a [`atelier_access::Granted`] proof and looks only at the proof's tenant.
+//!
+//! Layout, in reading order: [`open`] takes the folder; [`tenants`] and [`keys`] say who there is; [`models`] says what
+//! may serve a request, [`usage`] what it used (written by `ledger`); [`sources`], [`runs`], [`jobs`] and [`versions`]
+//! are the learning line; [`blobs`] and [`audit`] stand beside. `sql` alone names the database driver, `migrate` holds
+//! the schema.
+//!
+//! Invariants: a row is found only through its tenant; a job's result is published in the transaction that finishes the
+//! job, by the holder of its lease only; the ledger is append-only and a reservation is on disk before it is returned;
+//! a blob is checked against its name whenever it is read; no SQL is built from input.
+
+mod open;
+pub mod tenants;
+pub mod keys;
+pub mod models;
+pub mod usage;
+mod ledger;
+pub mod sources;
+pub mod runs;
+pub mod jobs;
+pub mod versions;
+pub mod blobs;
+pub mod audit;
+mod error;
+mod migrate;
+mod sql;
+
+pub use audit::AuditRecord;
+pub use blobs::AdapterBlob;
+pub use error::StoreError;
+pub use jobs::{ClaimedJob, Heartbeat, Lease, RunEnd, RunFailure};
+pub use keys::KeySummary;
+pub use models::{ModelRecord, Serving};
+pub use open::{OpenOptions, Store};
+pub use runs::{NewRun, Progress, RunError, RunEvent, RunPage, RunRecord, RunState};
+pub use sources::{NewSource, SourceOrigin, SourceRecord};
+pub use tenants::TenantRecord;
+pub use usage::{
+    BucketWidth, Correction, NewReservation, Outcome, Reservation, UsageBucket, UsagePage, UsageQuery, UsageResult,
+};
+pub use versions::{Aliases, NewVersion, VersionRecord};
+
+/// A set of names that are stored as text.
+macro_rules! text_enum {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident => $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant,)*
+        }
+
+        impl $name {
+            /// The name as it is stored and shown.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text,)*
+                }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = atelier_domain::ParseError;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                match text {
+                    $($text => Ok(Self::$variant),)*
+                    _ => Err(atelier_domain::ParseError { what: stringify!($name), reason: concat!($("`", $text, "` ",)*) }),
+                }
+            }
+        }
+    };
+}
+pub(crate) use text_enum;

@@ -1,0 +1,57 @@
+//! The schema, as numbered files that are applied once each, in order, and never changed afterwards.
+
+use std::path::Path;
+
+use atelier_domain::{Digest, Timestamp};
+
+use crate::error::StoreError;
+use crate::sql::{Database, values};
+
+/// One step of a schema.
+#[derive(Debug)]
+pub(crate) struct Migration {
+    version: i64,
+    name: &'static str,
+    script: &'static str,
+}
+
+/// The schema of the control database.
+pub(crate) const CONTROL: &[Migration] =
+    &[Migration { version: 1, name: "first", script: include_str!("../migrations/control/0001_first.sql") }];
+
+/// The schema of a tenant's database.
+pub(crate) const TENANT: &[Migration] =
+    &[Migration { version: 1, name: "first", script: include_str!("../migrations/tenant/0001_first.sql") }];
+
+const CREATE_HISTORY: &str = "CREATE TABLE IF NOT EXISTS schema_history (
+    version BIGINT NOT NULL PRIMARY KEY, name TEXT NOT NULL, script TEXT NOT NULL, applied_at BIGINT NOT NULL)";
+const READ_HISTORY: &str = "SELECT version, script FROM schema_history ORDER BY version";
+const ADD_HISTORY: &str = "INSERT INTO schema_history (version, name, script, applied_at) VALUES ($1, $2, $3, $4)";
+
+/// Brings a database to the schema of this program, in one transaction.
+///
+/// # Errors
+/// [`StoreError::NewerSchema`] when it is past that already, and then nothing was touched; [`StoreError::Corrupt`] when
+/// a step was applied that reads otherwise here.
+pub(crate) async fn migrate(database: &Database, file: &Path, steps: &[Migration], now: Timestamp) -> Result<(), StoreError> {
+    let mut transaction = database.begin().await?;
+    transaction.execute(CREATE_HISTORY, values![]).await?;
+    let mut applied = 0;
+    for row in transaction.fetch_all(READ_HISTORY, values![]).await? {
+        let found = row.int("version")?;
+        let Some(step) = steps.iter().find(|step| step.version == found) else {
+            let known = steps.last().map_or(0, |step| step.version);
+            return Err(StoreError::NewerSchema { file: file.to_owned(), found, known });
+        };
+        if row.parsed::<Digest>("script")? != Digest::of(step.script.as_bytes()) {
+            return Err(StoreError::corrupt(format!("schema step {found} of {} is not ours", file.display())));
+        }
+        applied = found;
+    }
+    for step in steps.iter().filter(|step| step.version > applied) {
+        transaction.execute_script(step.script).await?;
+        let script = Digest::of(step.script.as_bytes());
+        transaction.execute(ADD_HISTORY, values![step.version, step.name, script, now]).await?;
+    }
+    transaction.commit().await
+}

@@ -1,0 +1,161 @@
+//! Sources: archives of code that a tenant gave to learn from.
+
+use atelier_access::Granted;
+use atelier_access::right::{ReadSources, WriteSources};
+use atelier_domain::limits::{SOURCE_ARCHIVE_BYTES_MAX, SOURCE_NAME_BYTES_MAX, SOURCES_PER_TENANT_MAX};
+use atelier_domain::{Digest, SourceId, Timestamp};
+use bytes::Bytes;
+use serde_json::json;
+
+use crate::audit;
+use crate::error::StoreError;
+use crate::open::{Store, random_bytes};
+use crate::sql::{Row, values};
+use crate::text_enum;
+
+text_enum! {
+    /// How a source came.
+    SourceOrigin {
+        /// As an uploaded archive.
+        Upload => "upload",
+        /// From a folder of the server's own.
+        Folder => "folder",
+    }
+}
+
+/// A source to be stored.
+#[derive(Debug, Clone)]
+pub struct NewSource {
+    /// What people call it.
+    pub name: String,
+    /// How it came.
+    pub origin: SourceOrigin,
+    /// A gzipped tar archive; the store keeps it as it is.
+    pub archive: Bytes,
+}
+
+/// A stored source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceRecord {
+    /// Its id.
+    pub id: SourceId,
+    /// What people call it.
+    pub name: String,
+    /// How it came.
+    pub origin: SourceOrigin,
+    /// The digest of the archive.
+    pub digest: Digest,
+    /// Bytes of the archive.
+    pub bytes: u64,
+    /// Who gave it, as the audit trail names callers.
+    pub created_by: String,
+    /// When it was given.
+    pub created_at: Timestamp,
+}
+
+const NOT_FOUND: StoreError = StoreError::NotFound { what: "source" };
+
+impl Store {
+    /// Stores a source.
+    ///
+    /// # Errors
+    /// [`StoreError::TooLarge`], [`StoreError::TooMany`], [`StoreError::DiskFull`].
+    pub async fn create_source(&self, grant: &Granted<WriteSources>, source: NewSource) -> Result<SourceRecord, StoreError> {
+        const COUNT: &str = "SELECT COUNT(*) AS known FROM sources WHERE tenant_id = $1";
+        const INSERT: &str = "INSERT INTO sources (tenant_id, id, name, origin, digest, bytes, created_by, created_at)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+        if source.archive.len() > SOURCE_ARCHIVE_BYTES_MAX {
+            return Err(StoreError::TooLarge { what: "the archive", limit: SOURCE_ARCHIVE_BYTES_MAX });
+        }
+        if source.name.len() > SOURCE_NAME_BYTES_MAX {
+            return Err(StoreError::TooLarge { what: "the source's name", limit: SOURCE_NAME_BYTES_MAX });
+        }
+        let (tenant, now) = (grant.tenant(), self.now());
+        let database = self.tenant_database(tenant).await?;
+        let id = SourceId::generate(now, random_bytes()?);
+        let bytes = source.archive.len() as u64;
+        // The blob first: a blob without a row is only litter, and is removed with the tenant.
+        let digest = self.inner.blobs.put_source(tenant, id, source.archive).await?;
+        let (name, origin, created_by) = (source.name, source.origin, grant.actor().to_string());
+        let record = SourceRecord { id, name, origin, digest, bytes, created_by, created_at: now };
+
+        let mut transaction = database.begin().await?;
+        let known = transaction.fetch_one(COUNT, values![tenant]).await?.count("known")?;
+        if known >= SOURCES_PER_TENANT_MAX as u64 {
+            drop(transaction);
+            self.inner.blobs.delete_source(tenant, id, digest).await?;
+            return Err(StoreError::TooMany { what: "sources", limit: SOURCES_PER_TENANT_MAX });
+        }
+        let (name, created_by) = (record.name.as_str(), record.created_by.as_str());
+        transaction.execute(INSERT, values![tenant, id, name, origin.as_str(), digest, bytes, created_by, now]).await?;
+        let detail = json!({"name": name, "bytes": bytes, "digest": digest.to_string()});
+        let subject = id.to_string();
+        audit::append(&mut transaction, now, tenant, grant.actor(), "create_source", &subject, &detail).await?;
+        transaction.commit().await?;
+        Ok(record)
+    }
+
+    /// One source of the tenant.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn source(&self, grant: &Granted<ReadSources>, source: SourceId) -> Result<SourceRecord, StoreError> {
+        const SQL: &str = "SELECT id, name, origin, digest, bytes, created_by, created_at FROM sources
+            WHERE tenant_id = $1 AND id = $2";
+        let database = self.tenant_database(grant.tenant()).await?;
+        let row = database.fetch_optional(SQL, values![grant.tenant(), source]).await?.ok_or(NOT_FOUND)?;
+        record_of(&row)
+    }
+
+    /// The tenant's sources, newest first.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn sources(&self, grant: &Granted<ReadSources>) -> Result<Vec<SourceRecord>, StoreError> {
+        const SQL: &str = "SELECT id, name, origin, digest, bytes, created_by, created_at FROM sources
+            WHERE tenant_id = $1 ORDER BY created_at DESC, id DESC";
+        let rows = self.tenant_database(grant.tenant()).await?.fetch_all(SQL, values![grant.tenant()]).await?;
+        rows.iter().map(record_of).collect()
+    }
+
+    /// The archive of a source of the tenant, as it came.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]; [`StoreError::Corrupt`] when it is no longer what came.
+    pub async fn source_archive(&self, grant: &Granted<ReadSources>, source: SourceId) -> Result<Bytes, StoreError> {
+        let record = self.source(grant, source).await?;
+        self.inner.blobs.get_source(grant.tenant(), source, record.digest).await
+    }
+
+    /// Deletes a source. Versions that learned from it stay.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]; [`StoreError::SourceInUse`] while a run of it has not ended.
+    pub async fn delete_source(&self, grant: &Granted<WriteSources>, source: SourceId) -> Result<(), StoreError> {
+        const IN_USE: &str = "SELECT id FROM runs
+            WHERE tenant_id = $1 AND source_id = $2 AND state IN ('queued', 'running') LIMIT 1";
+        const DELETE: &str = "DELETE FROM sources WHERE tenant_id = $1 AND id = $2 RETURNING digest";
+        let tenant = grant.tenant();
+        let mut transaction = self.tenant_database(tenant).await?.begin().await?;
+        if transaction.fetch_optional(IN_USE, values![tenant, source]).await?.is_some() {
+            return Err(StoreError::SourceInUse);
+        }
+        let row = transaction.fetch_optional(DELETE, values![tenant, source]).await?.ok_or(NOT_FOUND)?;
+        let (subject, detail) = (source.to_string(), json!({}));
+        audit::append(&mut transaction, self.now(), tenant, grant.actor(), "delete_source", &subject, &detail).await?;
+        transaction.commit().await?;
+        self.inner.blobs.delete_source(tenant, source, row.parsed("digest")?).await
+    }
+}
+
+fn record_of(row: &Row) -> Result<SourceRecord, StoreError> {
+    Ok(SourceRecord {
+        id: row.parsed("id")?,
+        name: row.text("name")?,
+        origin: row.parsed("origin")?,
+        digest: row.parsed("digest")?,
+        bytes: row.count("bytes")?,
+        created_by: row.text("created_by")?,
+        created_at: row.time("created_at")?,
+    })
+}

@@ -1,0 +1,184 @@
+//! Tenants: making, changing, deleting.
+
+use atelier_access::right::{CreateTenant, ListTenants, ManageTenant, ReadTenant};
+use atelier_access::{ApiKey, Granted};
+use atelier_domain::{Plan, Role, TenantId, TenantName, Timestamp};
+use serde_json::json;
+
+use crate::audit;
+use crate::error::StoreError;
+use crate::open::{Store, random_bytes};
+use crate::sql::{Row, Transaction, values};
+
+/// A living tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantRecord {
+    /// Its id.
+    pub id: TenantId,
+    /// Its name, unique among the living.
+    pub name: TenantName,
+    /// What it bought.
+    pub plan: Plan,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Keeps its cache entries apart from everybody else's.
+    pub cache_salt: [u8; 32],
+}
+
+const NOT_FOUND: StoreError = StoreError::NotFound { what: "tenant" };
+
+impl Store {
+    /// Makes a tenant and its first key, an admin's, whose text is in the answer and nowhere else.
+    ///
+    /// # Errors
+    /// [`StoreError::NameTaken`].
+    pub async fn create_tenant(
+        &self,
+        grant: &Granted<CreateTenant>,
+        name: TenantName,
+        plan: Plan,
+    ) -> Result<(TenantRecord, ApiKey), StoreError> {
+        const TAKEN: &str = "SELECT id FROM tenants WHERE name = $1 AND deleted_at IS NULL";
+        if self.control().fetch_optional(TAKEN, values![&name]).await?.is_some() {
+            return Err(StoreError::NameTaken);
+        }
+        let now = self.now();
+        let id = TenantId::generate(now, random_bytes()?);
+        let tenant = TenantRecord { id, name, plan, created_at: now, cache_salt: random_bytes()? };
+        // The file first: a file without a row is only litter, a row without a file would be a tenant that cannot work.
+        self.inner.tenants.create(id, now).await?;
+        let inserted = self.insert_tenant(grant, &tenant).await;
+        if inserted.is_err() {
+            self.inner.tenants.remove(id).await?;
+        }
+        Ok((tenant, inserted?))
+    }
+
+    async fn insert_tenant(&self, grant: &Granted<CreateTenant>, tenant: &TenantRecord) -> Result<ApiKey, StoreError> {
+        const SQL: &str = "INSERT INTO tenants (id, name, plan, cache_salt, created_at) VALUES ($1, $2, $3, $4, $5)
+            ON CONFLICT DO NOTHING";
+        let mut transaction = self.control().begin().await?;
+        let salt = tenant.cache_salt.as_slice();
+        let row = values![tenant.id, &tenant.name, tenant.plan, salt, tenant.created_at];
+        if transaction.execute(SQL, row).await? == 0 {
+            return Err(StoreError::NameTaken);
+        }
+        let (_, key) = self.insert_key(&mut transaction, Some(tenant.id), Role::Admin).await?;
+        let (subject, detail) = (tenant.name.as_str(), json!({"plan": tenant.plan.as_str()}));
+        let (now, actor) = (tenant.created_at, grant.actor());
+        audit::append_operator(&mut transaction, now, Some(tenant.id), actor, "create_tenant", subject, &detail).await?;
+        transaction.commit().await?;
+        Ok(key)
+    }
+
+    /// All living tenants, by name.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn tenants(&self, _grant: &Granted<ListTenants>) -> Result<Vec<TenantRecord>, StoreError> {
+        const SQL: &str = "SELECT id, name, plan, cache_salt, created_at FROM tenants WHERE deleted_at IS NULL ORDER BY name";
+        let rows = self.control().fetch_all(SQL, values![]).await?;
+        rows.iter().map(record_of).collect()
+    }
+
+    /// The living tenant of this name.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn tenant_by_name(&self, _grant: &Granted<ListTenants>, name: &TenantName) -> Result<TenantRecord, StoreError> {
+        const SQL: &str = "SELECT id, name, plan, cache_salt, created_at FROM tenants
+            WHERE name = $1 AND deleted_at IS NULL";
+        let row = self.control().fetch_optional(SQL, values![name]).await?.ok_or(NOT_FOUND)?;
+        record_of(&row)
+    }
+
+    /// The grant's tenant.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] once it is deleted.
+    pub async fn tenant(&self, grant: &Granted<ReadTenant>) -> Result<TenantRecord, StoreError> {
+        self.read_tenant(grant.tenant()).await
+    }
+
+    /// Moves the tenant to another plan; its key and its clients stay as they are.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] once it is deleted.
+    pub async fn set_plan(&self, grant: &Granted<ManageTenant>, plan: Plan) -> Result<TenantRecord, StoreError> {
+        const SQL: &str = "UPDATE tenants SET plan = $2 WHERE id = $1 AND deleted_at IS NULL";
+        let tenant = grant.tenant();
+        let mut transaction = self.control().begin().await?;
+        let before = self.living_tenant(&mut transaction, tenant).await?;
+        transaction.execute(SQL, values![tenant, plan]).await?;
+        let (subject, detail) = (before.name.as_str(), json!({"from": before.plan.as_str(), "to": plan.as_str()}));
+        audit::append_operator(&mut transaction, self.now(), Some(tenant), grant.actor(), "set_plan", subject, &detail).await?;
+        transaction.commit().await?;
+        Ok(TenantRecord { plan, ..before })
+    }
+
+    /// Deletes the tenant: its keys are worthless at once, its name is free, its database and blobs are removed. The
+    /// ledger keeps its rows: they are the operator's books.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when it is deleted already. When files could not be removed, the next start removes them.
+    pub async fn delete_tenant(&self, grant: &Granted<ManageTenant>) -> Result<(), StoreError> {
+        const DELETE: &str = "UPDATE tenants SET deleted_at = $2 WHERE id = $1 AND deleted_at IS NULL";
+        const REVOKE: &str = "UPDATE keys SET revoked_at = $2 WHERE tenant_id = $1 AND revoked_at IS NULL";
+        let (tenant, now) = (grant.tenant(), self.now());
+        let mut transaction = self.control().begin().await?;
+        let before = self.living_tenant(&mut transaction, tenant).await?;
+        transaction.execute(DELETE, values![tenant, now]).await?;
+        transaction.execute(REVOKE, values![tenant, now]).await?;
+        transaction.execute("DELETE FROM job_hints WHERE tenant_id = $1", values![tenant]).await?;
+        let (subject, detail) = (before.name.as_str(), json!({}));
+        audit::append_operator(&mut transaction, now, Some(tenant), grant.actor(), "delete_tenant", subject, &detail).await?;
+        transaction.commit().await?;
+        self.inner.keys.forget_all();
+        self.erase_files(tenant).await
+    }
+
+    /// Removes the files of tenants whose deletion a crash cut short.
+    pub(crate) async fn finish_deletions(&self) -> Result<(), StoreError> {
+        const SQL: &str = "SELECT id FROM tenants WHERE deleted_at IS NOT NULL AND erased_at IS NULL";
+        for row in self.control().fetch_all(SQL, values![]).await? {
+            self.erase_files(row.parsed("id")?).await?;
+        }
+        Ok(())
+    }
+
+    async fn erase_files(&self, tenant: TenantId) -> Result<(), StoreError> {
+        self.inner.tenants.remove(tenant).await?;
+        self.inner.blobs.delete_all(tenant).await?;
+        let mut transaction = self.control().begin().await?;
+        transaction.execute("UPDATE tenants SET erased_at = $2 WHERE id = $1", values![tenant, self.now()]).await?;
+        transaction.commit().await
+    }
+
+    pub(crate) async fn read_tenant(&self, tenant: TenantId) -> Result<TenantRecord, StoreError> {
+        let row = self.control().fetch_optional(READ, values![tenant]).await?.ok_or(NOT_FOUND)?;
+        record_of(&row)
+    }
+
+    pub(crate) async fn living_tenant(&self, transaction: &mut Transaction, tenant: TenantId) -> Result<TenantRecord, StoreError> {
+        let row = transaction.fetch_optional(READ, values![tenant]).await?.ok_or(NOT_FOUND)?;
+        record_of(&row)
+    }
+
+    /// The ids of all living tenants, for what the store does of itself.
+    pub(crate) async fn living_tenant_ids(&self) -> Result<Vec<TenantId>, StoreError> {
+        let rows = self.control().fetch_all("SELECT id FROM tenants WHERE deleted_at IS NULL", values![]).await?;
+        rows.iter().map(|row| row.parsed("id")).collect()
+    }
+}
+
+const READ: &str = "SELECT id, name, plan, cache_salt, created_at FROM tenants WHERE id = $1 AND deleted_at IS NULL";
+
+fn record_of(row: &Row) -> Result<TenantRecord, StoreError> {
+    Ok(TenantRecord {
+        id: row.parsed("id")?,
+        name: row.parsed("name")?,
+        plan: row.parsed("plan")?,
+        created_at: row.time("created_at")?,
+        cache_salt: row.bytes("cache_salt")?,
+    })
+}
