@@ -89,40 +89,43 @@ fn parse(text: &str, language: Language) -> Option<Tree> {
     parser.parse_with_options(&mut |offset, _| bytes.get(offset..).unwrap_or_default(), None, Some(options))
 }
 
-/// Walks the tree without recursion: its depth is under the control of whoever wrote the file.
+/// Walks the tree without recursion, and with the kinds of the nodes above at hand: a tree's depth is under the
+/// control of whoever wrote the file, and asking a node for its parent walks down from the root.
 fn collect(tree: &Tree, text: &str, found: &mut Vec<Scope>) {
     let mut cursor = tree.walk();
+    let mut above: Vec<&str> = Vec::new();
     loop {
         let node = cursor.node();
-        if let Some((kind, range)) = scope_of(node) {
+        if let Some((kind, range)) = scope_of(node, above.last().copied().unwrap_or_default()) {
             push_trimmed(found, text, kind, range);
         }
         if !node.is_error() && cursor.goto_first_child() {
+            above.push(node.kind());
             continue;
         }
         while !cursor.goto_next_sibling() {
             if !cursor.goto_parent() {
                 return;
             }
+            above.pop();
         }
     }
 }
 
-/// What a node is to a person who types, across the grammars we ship; they agree on most names.
-fn scope_of(node: Node<'_>) -> Option<(ScopeKind, Range<usize>)> {
+/// What a node under a node of kind `parent` is to a person who types, across the grammars we ship; they agree on most names.
+fn scope_of(node: Node<'_>, parent: &str) -> Option<(ScopeKind, Range<usize>)> {
     if !node.is_named() || node.is_missing() || node.is_error() {
         return None;
     }
     match node.kind() {
         "argument_list" | "arguments" => Some((ScopeKind::Arguments, inside(node))),
         "block" | "statement_block" | "constructor_body" | "function_body" => {
-            let of_function = node.parent().is_some_and(|parent| is_function(parent.kind()));
-            Some((if of_function { ScopeKind::Body } else { ScopeKind::Block }, inside(node)))
+            Some((if is_function(parent) { ScopeKind::Body } else { ScopeKind::Block }, inside(node)))
         }
         "class_body" | "declaration_list" | "field_declaration_list" | "match_block" | "switch_body"
         | "switch_block" | "interface_body" | "enum_body" => Some((ScopeKind::Block, inside(node))),
         kind if kind.contains("comment") => None,
-        kind if is_statement(kind) || node.parent().is_some_and(|parent| holds_statements(parent.kind())) => {
+        kind if is_statement(kind) || holds_statements(parent) => {
             Some((ScopeKind::Statement, node.byte_range()))
         }
         _ => None,
@@ -276,10 +279,11 @@ mod tests {
     #[test]
     fn broken_and_hostile_text_stays_bounded() {
         let deep = "(".repeat(100_000);
+        let nested = format!("{}x{}", "f(".repeat(5_000), ")".repeat(5_000));
         let large = "x = 1\n".repeat(PARSE_BYTES_MAX / 6 + 1);
         let wide = "é = \"ü\"\n".repeat(50);
         for language in Language::WITH_GRAMMAR {
-            for text in [deep.as_str(), "def f(:\n  ][", "\u{0}\u{feff}{{{", wide.as_str()] {
+            for text in [deep.as_str(), nested.as_str(), "def f(:\n  ][", "\u{0}\u{feff}{{{", wide.as_str()] {
                 for scope in scopes(text, language) {
                     assert!(text.is_char_boundary(scope.range.start) && text.is_char_boundary(scope.range.end));
                     assert!(!text[scope.range].trim().is_empty());
