@@ -1,1 +1,49 @@
-//! atelier-platform
+//! The use cases of Atelier: what a caller can ask for, from a completion to the deletion of a tenant, each as one
+//! method of [`Platform`]. Wires store, engine and trainer together; knows neither HTTP nor SQL.
+//!
+//! Layout, in reading order: [`platform`] opens and closes everything; [`completions`] tells a request's story (the
+//! steps lie in `models`, `limits`, `metering` and `stream`); [`tenants`], [`learn`], [`versions`] and [`usage`] are
+//! the other resources; `adapters` lends tenants' adapters to an engine that knows digests only; `worker` claims jobs
+//! and `pipeline` carries them out.
+//!
+//! Invariants:
+//! - every method takes a [`Caller`](atelier_access::Caller) and turns it into a grant before it touches the store;
+//! - a request that was accepted has a usage row before its first token, and is settled with the tokens that were
+//!   really generated, whoever goes away;
+//! - an adapter becomes live by one transaction of the store and by nothing else, and only past the gate;
+//! - nothing prompt-shaped, completion-shaped or key-shaped is logged.
+
+mod error;
+pub mod platform;
+pub mod completions;
+mod models;
+mod limits;
+mod metering;
+mod stream;
+pub mod tenants;
+pub mod learn;
+pub mod versions;
+pub mod usage;
+mod adapters;
+mod training_base;
+mod worker;
+pub mod pipeline;
+
+pub use atelier_engine::{EngineOptions, FinishReason};
+pub use atelier_model::{Adapter, AdapterFiles, Model, Tier, WeightFormat};
+pub use atelier_store::{
+    Aliases, BucketWidth, Progress, RunError, RunEvent, RunRecord, RunState, SourceOrigin, SourceRecord, TenantRecord,
+    UsageBucket, UsagePage, UsageQuery, UsageResult, VersionRecord,
+};
+pub use atelier_trainer::{EvalCard, Interval, ItemLoss, SourceFile, mean_loss, paired_ci95};
+
+pub use completions::{CompletionRequest, Prompt};
+pub use error::{ErrorKind, PlatformError};
+pub use learn::{LearnOptions, RunKind, StartRun, run_kind};
+pub use models::ModelInfo;
+pub use pipeline::evaluate::held_out_losses;
+pub use pipeline::{RunResult, pack_folder};
+pub use platform::{BaseInfo, Opened, Platform, PlatformOptions, PlatformStats, inspect_base};
+pub use stream::{CompletionEvent, CompletionStream, TokenLogprobText, Usage};
+pub use tenants::CreatedTenant;
+pub use versions::{ListedVersion, VersionList};

@@ -1,0 +1,274 @@
+//! What can go wrong in a use case, and what kind of trouble it is for the one who asked.
+
+use atelier_access::Denied;
+use atelier_engine::{EngineError, SubmitError};
+use atelier_model::ModelError;
+use atelier_store::StoreError;
+use atelier_trainer::TrainError;
+
+use crate::pipeline::ingest::SourceRefused;
+
+/// How long a client should wait when the server is full or closing.
+const RETRY_AFTER_MS: u64 = 1_000;
+
+/// Anything that a use case can answer instead of its result. The text says what to do next and nothing of the inside;
+/// causes are in `source`.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlatformError {
+    /// The request itself is wrong.
+    #[error("{message}")]
+    Invalid {
+        /// What is wrong and what to send instead.
+        message: String,
+        /// The field at fault.
+        param: Option<&'static str>,
+        /// A stable word for programs.
+        code: Option<&'static str>,
+    },
+    /// No key, or none that is valid.
+    #[error("Incorrect API key provided. Check the key, or ask the operator for a new one.")]
+    NotAuthenticated,
+    /// Not there, or not the caller's to see.
+    #[error("{message}")]
+    NotFound {
+        /// What was looked for.
+        message: String,
+        /// A stable word for programs.
+        code: &'static str,
+    },
+    /// Does not go together with how things stand.
+    #[error("{message}")]
+    Conflict {
+        /// What stands in the way.
+        message: String,
+        /// A stable word for programs.
+        code: &'static str,
+    },
+    /// The caller asks for more than it may have at once.
+    #[error("{message}")]
+    TooManyRequests {
+        /// The bound.
+        message: String,
+        /// When to come back.
+        retry_after_ms: u64,
+    },
+    /// The server has no room now, or is closing.
+    #[error("{message}")]
+    Overloaded {
+        /// Why.
+        message: &'static str,
+        /// When to come back.
+        retry_after_ms: u64,
+    },
+    /// A source that was not accepted.
+    #[error(transparent)]
+    Source(#[from] SourceRefused),
+    /// The store failed.
+    #[error(transparent)]
+    Store(StoreError),
+    /// The base model could not be loaded; the text names the file and what is wrong with it.
+    #[error(transparent)]
+    Base(ModelError),
+    /// An adapter could not be read.
+    #[error("an adapter could not be read")]
+    Adapter(#[source] ModelError),
+    /// Generation failed after it began.
+    #[error("the engine failed")]
+    Engine(#[source] EngineError),
+    /// Training or evaluation failed.
+    #[error(transparent)]
+    Train(TrainError),
+    /// A SIMD tier that this processor does not have.
+    #[error("This processor has no {tier} instructions. Leave the tier out to use the best there is.")]
+    NoSuchTier {
+        /// The tier asked for.
+        tier: String,
+    },
+    /// A stored document is not what this program writes.
+    #[error("a stored {what} could not be read")]
+    Stored {
+        /// What it is.
+        what: &'static str,
+        /// Where and why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A task of ours ended in a panic.
+    #[error("a task of the server failed")]
+    Task(#[source] tokio::task::JoinError),
+    /// The system gave no random bytes.
+    #[error("the system gave no random bytes")]
+    Random(#[source] getrandom::Error),
+}
+
+/// What kind of trouble an error is, for whoever speaks to the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The request must change before it can succeed.
+    InvalidRequest {
+        /// The field at fault.
+        param: Option<&'static str>,
+        /// A stable word for programs.
+        code: Option<&'static str>,
+    },
+    /// A valid key is needed.
+    NotAuthenticated,
+    /// Not there, or not the caller's to see.
+    NotFound {
+        /// A stable word for programs.
+        code: &'static str,
+    },
+    /// Does not go together with how things stand.
+    Conflict {
+        /// A stable word for programs.
+        code: &'static str,
+    },
+    /// The caller is over its limit.
+    TooManyRequests {
+        /// When to come back.
+        retry_after_ms: u64,
+    },
+    /// The server is over its limit.
+    Overloaded {
+        /// When to come back.
+        retry_after_ms: u64,
+    },
+    /// Our fault; the text is for the log.
+    Internal,
+}
+
+impl PlatformError {
+    /// What kind of trouble this is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Invalid { param, code, .. } => ErrorKind::InvalidRequest { param: *param, code: *code },
+            Self::Source(SourceRefused::Pack(_)) => ErrorKind::Internal,
+            Self::Source(_) => ErrorKind::InvalidRequest { param: None, code: Some("invalid_source") },
+            Self::NotAuthenticated => ErrorKind::NotAuthenticated,
+            Self::NotFound { code, .. } => ErrorKind::NotFound { code },
+            Self::Conflict { code, .. } => ErrorKind::Conflict { code },
+            Self::TooManyRequests { retry_after_ms, .. } => {
+                ErrorKind::TooManyRequests { retry_after_ms: *retry_after_ms }
+            }
+            Self::Overloaded { retry_after_ms, .. } => ErrorKind::Overloaded { retry_after_ms: *retry_after_ms },
+            Self::Store(_)
+            | Self::Base(_)
+            | Self::Adapter(_)
+            | Self::Engine(_)
+            | Self::Train(_)
+            | Self::NoSuchTier { .. }
+            | Self::Stored { .. }
+            | Self::Task(_)
+            | Self::Random(_) => ErrorKind::Internal,
+        }
+    }
+
+    pub(crate) fn invalid(
+        message: impl Into<String>,
+        param: impl Into<Option<&'static str>>,
+        code: impl Into<Option<&'static str>>,
+    ) -> Self {
+        Self::Invalid { message: message.into(), param: param.into(), code: code.into() }
+    }
+
+    pub(crate) fn model_not_found(model: &str) -> Self {
+        // The words of OpenAI's API, which clients show as they are.
+        let message = format!("The model `{model}` does not exist or you do not have access to it.");
+        Self::NotFound { message, code: "model_not_found" }
+    }
+
+    pub(crate) fn not_found() -> Self {
+        Self::NotFound { message: "No such resource, or not one of yours.".to_owned(), code: "not_found" }
+    }
+
+    pub(crate) fn closing() -> Self {
+        Self::Overloaded { message: "The server is closing. Try again in a moment.", retry_after_ms: RETRY_AFTER_MS }
+    }
+}
+
+impl From<Denied> for PlatformError {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::NotAuthenticated => Self::NotAuthenticated,
+            Denied::Hidden => Self::not_found(),
+        }
+    }
+}
+
+impl From<StoreError> for PlatformError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Denied(denied) => denied.into(),
+            StoreError::NotFound { .. } => Self::not_found(),
+            StoreError::NameTaken => Self::Conflict {
+                message: "A tenant of that name exists already. Choose another name.".to_owned(),
+                code: "name_taken",
+            },
+            StoreError::IdempotencyMismatch => Self::Conflict {
+                message: "The idempotency key was used with another request. Use a new one.".to_owned(),
+                code: "idempotency_mismatch",
+            },
+            StoreError::SourceInUse => Self::Conflict {
+                message: "A run still learns from that source. Wait for it or cancel it.".to_owned(),
+                code: "source_in_use",
+            },
+            StoreError::NoPreviousVersion => Self::Conflict {
+                message: "There is no previous version to go back to. List versions and name one.".to_owned(),
+                code: "no_previous_version",
+            },
+            StoreError::AlreadyFinished => Self::Conflict {
+                message: "The run has ended already.".to_owned(),
+                code: "run_ended",
+            },
+            StoreError::TooMany { what, limit } => Self::Conflict {
+                message: format!("There are {limit} {what} already, which is the most. Remove one first."),
+                code: "too_many",
+            },
+            StoreError::TooLarge { what, limit } => {
+                Self::invalid(format!("The {what} is larger than the {limit} that are allowed."), None, "too_large")
+            }
+            StoreError::DiskFull => Self::Overloaded {
+                message: "The server's disk is full. Its operator must make room; nothing was changed.",
+                retry_after_ms: RETRY_AFTER_MS,
+            },
+            StoreError::ShuttingDown => Self::closing(),
+            other => Self::Store(other),
+        }
+    }
+}
+
+impl From<SubmitError> for PlatformError {
+    fn from(error: SubmitError) -> Self {
+        match error {
+            SubmitError::QueueFull { .. } => Self::Overloaded {
+                message: "The server has more requests waiting than it can take. Try again in a moment.",
+                retry_after_ms: RETRY_AFTER_MS,
+            },
+            SubmitError::ShuttingDown => Self::closing(),
+            SubmitError::PromptTooLong { .. } | SubmitError::NeverFits { .. } => {
+                Self::invalid(format!("Shorten the prompt or 'max_tokens': {error}."), "prompt", "context_length_exceeded")
+            }
+            SubmitError::EmptyPrompt | SubmitError::InvalidToken { .. } => {
+                Self::invalid(format!("Invalid prompt: {error}."), "prompt", "invalid_value")
+            }
+            SubmitError::InvalidParameter(fault) => Self::invalid(format!("{fault}."), None, "invalid_value"),
+        }
+    }
+}
+
+impl From<EngineError> for PlatformError {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::Stopped => Self::closing(),
+            other => Self::Engine(other),
+        }
+    }
+}
+
+impl From<TrainError> for PlatformError {
+    fn from(error: TrainError) -> Self {
+        Self::Train(error)
+    }
+}

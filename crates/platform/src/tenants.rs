@@ -1,0 +1,126 @@
+//! Tenants: finding, making, moving between plans, new keys, deleting.
+
+use atelier_access::{ApiKey, Caller, right};
+use atelier_domain::{Plan, TenantId, TenantName};
+use atelier_store::{StoreError, TenantRecord};
+
+use crate::error::PlatformError;
+use crate::platform::Platform;
+
+/// A new tenant and its first key.
+#[derive(Debug)]
+pub struct CreatedTenant {
+    /// The tenant.
+    pub tenant: TenantRecord,
+    /// An admin's key. Show it once; only a hash of it is kept.
+    pub key: ApiKey,
+}
+
+impl Platform {
+    /// The caller in a tenant's place: an operator acts for any, a tenant's caller names its own.
+    ///
+    /// # Errors
+    /// When there is no such tenant, or it is not the caller's.
+    pub async fn acting_for(&self, caller: &Caller, tenant: &str) -> Result<Caller, PlatformError> {
+        let tenant = self.get_tenant(caller, tenant).await?;
+        Ok(caller.acting_for(tenant.id)?)
+    }
+
+    /// Makes a tenant.
+    ///
+    /// # Errors
+    /// When the caller may not, or the name is taken or not a name.
+    pub async fn create_tenant(&self, caller: &Caller, name: &str, plan: Plan) -> Result<CreatedTenant, PlatformError> {
+        let grant = caller.grant(right::CreateTenant)?;
+        if plan == Plan::Dedicated {
+            let message = "The plan `dedicated` is not offered by this server yet. Choose `shared` or `tuned`.";
+            return Err(PlatformError::invalid(message, "plan", "unsupported_plan"));
+        }
+        let name: TenantName = name
+            .parse()
+            .map_err(|error: atelier_domain::ParseError| PlatformError::invalid(format!("{error}."), "name", "invalid_value"))?;
+        let (tenant, key) = self.store().create_tenant(&grant, name, plan).await?;
+        Ok(CreatedTenant { tenant, key })
+    }
+
+    /// All tenants.
+    ///
+    /// # Errors
+    /// When the caller may not.
+    pub async fn list_tenants(&self, caller: &Caller) -> Result<Vec<TenantRecord>, PlatformError> {
+        Ok(self.store().tenants(&caller.grant(right::ListTenants)?).await?)
+    }
+
+    /// One tenant, by name or id.
+    ///
+    /// # Errors
+    /// When there is no such tenant, or it is not the caller's to see.
+    pub async fn get_tenant(&self, caller: &Caller, tenant: &str) -> Result<TenantRecord, PlatformError> {
+        let record = if caller.is_operator() {
+            self.find_as_operator(caller, tenant).await
+        } else {
+            self.find_own(caller, tenant).await
+        };
+        record.map_err(|error| match error {
+            PlatformError::NotFound { .. } => PlatformError::NotFound {
+                message: "No such organization, or not one of yours.".to_owned(),
+                code: "organization_not_found",
+            },
+            other => other,
+        })
+    }
+
+    /// Moves a tenant to another plan; its key and its clients stay as they are.
+    ///
+    /// # Errors
+    /// When the caller may not, or there is no such tenant.
+    pub async fn set_plan(&self, caller: &Caller, tenant: &str, plan: Plan) -> Result<TenantRecord, PlatformError> {
+        let tenant = self.get_tenant(caller, tenant).await?.id;
+        let grant = caller.grant(right::ManageTenant { tenant })?;
+        if plan == Plan::Dedicated {
+            let message = "The plan `dedicated` is not offered by this server yet. Choose `shared` or `tuned`.";
+            return Err(PlatformError::invalid(message, "plan", "unsupported_plan"));
+        }
+        Ok(self.store().set_plan(&grant, plan).await?)
+    }
+
+    /// Makes a new admin key and revokes the older ones.
+    ///
+    /// # Errors
+    /// When the caller may not, or there is no such tenant.
+    pub async fn rotate_key(&self, caller: &Caller, tenant: &str) -> Result<ApiKey, PlatformError> {
+        let tenant = self.get_tenant(caller, tenant).await?.id;
+        Ok(self.store().rotate_key(&caller.grant(right::ManageKeys { tenant })?).await?)
+    }
+
+    /// Removes a tenant, its keys, its data and its adapters. The books stay the operator's.
+    ///
+    /// # Errors
+    /// When the caller may not, or there is no such tenant.
+    pub async fn delete_tenant(&self, caller: &Caller, tenant: &str) -> Result<TenantRecord, PlatformError> {
+        let record = self.get_tenant(caller, tenant).await?;
+        let grant = caller.grant(right::ManageTenant { tenant: record.id })?;
+        self.store().delete_tenant(&grant).await?;
+        self.adapters().forget(record.id);
+        Ok(record)
+    }
+
+    async fn find_as_operator(&self, caller: &Caller, tenant: &str) -> Result<TenantRecord, PlatformError> {
+        if let Ok(id) = tenant.parse::<TenantId>() {
+            let tenants = self.list_tenants(caller).await?;
+            return tenants.into_iter().find(|record| record.id == id).ok_or_else(PlatformError::not_found);
+        }
+        let name: TenantName = tenant.parse().map_err(|_| PlatformError::not_found())?;
+        match self.store().tenant_by_name(&caller.grant(right::ListTenants)?, &name).await {
+            Err(StoreError::NotFound { .. }) => Err(PlatformError::not_found()),
+            found => Ok(found?),
+        }
+    }
+
+    async fn find_own(&self, caller: &Caller, tenant: &str) -> Result<TenantRecord, PlatformError> {
+        let Some(own) = caller.tenant() else { return Err(PlatformError::NotAuthenticated) };
+        let record = self.store().tenant(&caller.grant(right::ReadTenant { tenant: own })?).await?;
+        let is_named = record.name.as_str() == tenant || record.id.to_string() == tenant;
+        if is_named { Ok(record) } else { Err(PlatformError::not_found()) }
+    }
+}

@@ -1,0 +1,9 @@
+//! The use cases over the real base model, the real store and a folder of their own. One binary, so that it links once.
+
+mod support;
+
+mod completions;
+mod learning;
+mod restarts;
+mod sources;
+mod tenants;
