@@ -291,3 +291,34 @@ fn price_of(row: &Row) -> Result<TokenPrice, StoreError> {
         output: row.int("price_output")?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::migrate;
+
+    #[tokio::test]
+    async fn the_ledger_is_append_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("control.db");
+        let control = Database::open_sqlite(&file, true, 1).await.unwrap();
+        let now = Timestamp::from_seconds(1);
+        migrate::migrate(&control, &file, migrate::CONTROL, now).await.unwrap();
+        let mut transaction = control.begin().await.unwrap();
+        let row = ReservationRow {
+            request: RequestId::generate(now, [1; 10]),
+            tenant: TenantId::generate(now, [2; 10]),
+            key: None,
+            model: "atelier".to_owned(),
+            plan: Plan::Shared,
+            price: Plan::Shared.token_price(),
+            accepted_at: now,
+        };
+        reserve(&mut transaction, now, &row).await.unwrap().unwrap();
+        transaction.commit().await.unwrap();
+        for statement in ["UPDATE usage_events SET cost = 0", "DELETE FROM usage_events"] {
+            let mut transaction = control.begin().await.unwrap();
+            assert!(transaction.execute(statement, values![]).await.is_err(), "{statement}");
+        }
+    }
+}

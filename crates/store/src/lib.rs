@@ -2,7 +2,7 @@
 //! One folder holds a control database, one database file per tenant and the tenants' blobs; every function that
 //! touches a tenant's data takes a [`atelier_access::Granted`] proof and looks only at the proof's tenant.
 //!
-//! Layout, in reading order: [`open`] takes the folder; [`tenants`] and [`keys`] say who there is; [`models`] says what
+//! Layout, in reading order: `open` takes the folder; [`tenants`] and [`keys`] say who there is; [`models`] says what
 //! may serve a request, [`usage`] what it used (written by `ledger`); [`sources`], [`runs`], [`jobs`] and [`versions`]
 //! are the learning line; [`blobs`] and [`audit`] stand beside. `sql` alone names the database driver, `migrate` holds
 //! the schema.

@@ -55,3 +55,41 @@ pub(crate) async fn migrate(database: &Database, file: &Path, steps: &[Migration
     }
     transaction.commit().await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_seconds(1);
+    const ONE: Migration = Migration { version: 1, name: "one", script: "CREATE TABLE one (id INTEGER)" };
+    const TWO: Migration = Migration { version: 2, name: "two", script: "CREATE TABLE two (id INTEGER); DROP TABLE one" };
+    const OTHER_ONE: Migration = Migration { version: 1, name: "one", script: "CREATE TABLE eins (id INTEGER)" };
+    const BROKEN: Migration = Migration { version: 2, name: "broken", script: "CREATE TABLE two (id INTEGER); NONSENSE" };
+
+    async fn check(before: &[Migration], after: &[Migration], expected: fn(&Result<(), StoreError>) -> bool) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.db");
+        let database = Database::open_sqlite(&file, true, 1).await.unwrap();
+        migrate(&database, &file, before, NOW).await.unwrap();
+        let result = migrate(&database, &file, after, NOW).await;
+        assert!(expected(&result), "{before:?} then {after:?}: {result:?}");
+    }
+
+    #[tokio::test]
+    async fn a_schema_goes_forward_only() {
+        check(&[], &[ONE, TWO], Result::is_ok).await;
+        check(&[ONE], &[ONE, TWO], Result::is_ok).await;
+        check(&[ONE, TWO], &[ONE, TWO], Result::is_ok).await;
+        check(&[ONE, TWO], &[ONE], |result| matches!(result, Err(StoreError::NewerSchema { found: 2, known: 1, .. }))).await;
+        check(&[ONE], &[OTHER_ONE], |result| matches!(result, Err(StoreError::Corrupt { .. }))).await;
+    }
+
+    #[tokio::test]
+    async fn a_step_that_fails_leaves_no_trace() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.db");
+        let database = Database::open_sqlite(&file, true, 1).await.unwrap();
+        assert!(migrate(&database, &file, &[ONE, BROKEN], NOW).await.is_err());
+        migrate(&database, &file, &[ONE, TWO], NOW).await.unwrap();
+    }
+}

@@ -354,3 +354,41 @@ impl Row {
         self.optional_text(column)?.map(|_| self.json(column)).transpose()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_full_disk_is_called_so_and_loses_only_what_did_not_fit() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open_sqlite(&folder.path().join("a.db"), true, 1).await.unwrap();
+        let mut transaction = database.begin().await.unwrap();
+        transaction.execute("CREATE TABLE notes (text TEXT)", values![]).await.unwrap();
+        transaction.execute("INSERT INTO notes VALUES ($1)", values!["kept"]).await.unwrap();
+        transaction.commit().await.unwrap();
+
+        let mut transaction = database.begin().await.unwrap();
+        // SQLite answers as on a full disk when the file may not grow.
+        transaction.fetch_all("PRAGMA max_page_count = 4", values![]).await.unwrap();
+        let large = transaction.execute("INSERT INTO notes VALUES ($1)", values!["x".repeat(100_000)]).await;
+        assert!(matches!(large, Err(StoreError::DiskFull)), "{large:?}");
+        drop(transaction);
+        let rows = database.fetch_all("SELECT text FROM notes", values![]).await.unwrap();
+        assert_eq!(rows.iter().map(|row| row.text("text").unwrap()).collect::<Vec<_>>(), ["kept"]);
+    }
+
+    #[tokio::test]
+    async fn readers_cannot_write_and_a_dropped_transaction_never_happened() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open_sqlite(&folder.path().join("a.db"), true, 1).await.unwrap();
+        let mut transaction = database.begin().await.unwrap();
+        transaction.execute("CREATE TABLE notes (text TEXT)", values![]).await.unwrap();
+        transaction.commit().await.unwrap();
+        let mut transaction = database.begin().await.unwrap();
+        transaction.execute("INSERT INTO notes VALUES ($1)", values!["dropped"]).await.unwrap();
+        drop(transaction);
+        assert!(database.fetch_all("INSERT INTO notes VALUES ('read') RETURNING text", values![]).await.is_err());
+        assert!(database.fetch_all("SELECT text FROM notes", values![]).await.unwrap().is_empty());
+    }
+}

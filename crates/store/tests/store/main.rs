@@ -1,0 +1,12 @@
+//! The store through its public functions, on every database that it knows.
+
+mod world;
+
+mod folder;
+mod isolation;
+mod jobs;
+mod keys;
+mod learning;
+mod models;
+mod tenants;
+mod usage;

@@ -1,0 +1,190 @@
+//! What every test begins with: an open store, a clock that stands still, and callers who showed real keys.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use atelier_access::right::{
+    CreateTenant, LoadAdapter, ManageKeys, ReadRuns, ReadVersions, RunJob, StartRun, WorkJobs, WriteSources,
+};
+use atelier_access::{ApiKey, Caller, Granted, Right};
+use atelier_domain::{Digest, ManualClock, Plan, Role, Suffix, TenantId, Timestamp};
+use atelier_store::{
+    AdapterBlob, ClaimedJob, NewRun, NewSource, NewVersion, OpenOptions, RunRecord, SourceOrigin, SourceRecord, Store,
+    StoreError, TenantRecord, VersionRecord,
+};
+use bytes::Bytes;
+use serde_json::json;
+use tempfile::TempDir;
+
+/// The databases that the store knows.
+#[derive(Debug, Clone, Copy)]
+pub enum Backend {
+    Sqlite,
+}
+
+/// Makes one test per database of each test function, which takes a fresh [`World`].
+macro_rules! on_each_database {
+    ($($(#[$attribute:meta])* async fn $name:ident($world:ident: World) $body:block)*) => {
+        $($(#[$attribute])* async fn $name($world: World) $body)*
+
+        mod sqlite {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    super::$name(crate::world::World::open(crate::world::Backend::Sqlite).await).await;
+                }
+            )*
+        }
+    };
+}
+pub(crate) use on_each_database;
+
+pub struct World {
+    pub store: Store,
+    pub clock: Arc<ManualClock>,
+    pub operator: Caller,
+    pub operator_key: String,
+    pub folder: TempDir,
+    pub backend: Backend,
+}
+
+pub const START: Timestamp = Timestamp::from_seconds(1_800_000_000);
+
+impl World {
+    pub async fn open(backend: Backend) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::at(START));
+        let store = open_store(backend, &folder, &clock).await.unwrap();
+        let operator_key = store.bootstrap_operator_key().await.unwrap().unwrap().reveal();
+        let operator = store.authenticate(&operator_key).await.unwrap();
+        Self { store, clock, operator, operator_key, folder, backend }
+    }
+
+    /// As after a kill: nothing is closed in good order, then the folder is opened again.
+    pub async fn reopen(self) -> Self {
+        let Self { store, clock, operator, operator_key, folder, backend } = self;
+        drop(store);
+        let store = open_store(backend, &folder, &clock).await.unwrap();
+        Self { store, clock, operator, operator_key, folder, backend }
+    }
+
+    pub fn advance(&self, seconds: u64) {
+        self.clock.advance(Duration::from_secs(seconds));
+    }
+
+    pub async fn tenant(&self, name: &str, plan: Plan) -> Tenant {
+        let grant = self.operator.grant(CreateTenant).unwrap();
+        let (record, key) = self.store.create_tenant(&grant, name.parse().unwrap(), plan).await.unwrap();
+        Tenant { admin: self.store.authenticate(&key.reveal()).await.unwrap(), key, record }
+    }
+
+    pub async fn member(&self, tenant: &Tenant) -> Caller {
+        let grant = tenant.may(ManageKeys { tenant: tenant.id() });
+        let (_, key) = self.store.create_key(&grant, Role::Member).await.unwrap();
+        self.store.authenticate(&key.reveal()).await.unwrap()
+    }
+
+    pub async fn source(&self, tenant: &Tenant) -> SourceRecord {
+        let archive = Bytes::from(format!("archive of {}", tenant.record.name));
+        let source = NewSource { name: "code".to_owned(), origin: SourceOrigin::Upload, archive };
+        self.store.create_source(&tenant.may(WriteSources { tenant: tenant.id() }), source).await.unwrap()
+    }
+
+    pub async fn start_run(&self, tenant: &Tenant) -> RunRecord {
+        let source = self.source(tenant).await.id;
+        self.store.create_run(&tenant.may(StartRun { tenant: tenant.id() }), new_run(source)).await.unwrap()
+    }
+
+    pub async fn run(&self, tenant: &Tenant, run: &RunRecord) -> RunRecord {
+        self.store.run(&tenant.may(ReadRuns { tenant: tenant.id() }), run.id).await.unwrap()
+    }
+
+    pub async fn claim(&self) -> Option<ClaimedJob> {
+        self.store.claim_job(&worker()).await.unwrap()
+    }
+
+    /// Stores an adapter and publishes it, as a worker does at the end of its job.
+    pub async fn publish(&self, job: &ClaimedJob, content: u8) -> Result<VersionRecord, StoreError> {
+        let files = adapter_files(content);
+        let digest = Digest([content; 32]);
+        self.store.put_adapter(&job.grant, &job.lease, digest, &files).await?;
+        self.store.publish_version(&job.grant, &job.lease, new_version(content)).await
+    }
+
+    /// A whole run of the tenant, up to its version.
+    pub async fn learn(&self, tenant: &Tenant, content: u8) -> VersionRecord {
+        self.start_run(tenant).await;
+        let job = self.claim().await.expect("the run's job is due");
+        self.publish(&job, content).await.unwrap()
+    }
+
+    pub async fn versions(&self, tenant: &Tenant) -> Vec<VersionRecord> {
+        self.store.versions(&tenant.may(ReadVersions { tenant: tenant.id() })).await.unwrap()
+    }
+}
+
+pub struct Tenant {
+    pub record: TenantRecord,
+    pub key: ApiKey,
+    pub admin: Caller,
+}
+
+impl Tenant {
+    pub fn id(&self) -> TenantId {
+        self.record.id
+    }
+
+    pub fn may<R: Right>(&self, right: R) -> Granted<R> {
+        self.admin.grant(right).unwrap()
+    }
+}
+
+pub async fn open_store(backend: Backend, folder: &TempDir, clock: &Arc<ManualClock>) -> Result<Store, StoreError> {
+    match backend {
+        Backend::Sqlite => {
+            Store::open(OpenOptions { folder: folder.path().join("data"), clock: Arc::clone(clock) as _ }).await
+        }
+    }
+}
+
+pub fn worker() -> Granted<WorkJobs> {
+    Caller::system("worker").grant(WorkJobs).unwrap()
+}
+
+pub fn job_right(tenant: TenantId) -> Granted<RunJob> {
+    Caller::system("worker").grant(RunJob { tenant }).unwrap()
+}
+
+pub fn load_right(tenant: TenantId) -> Granted<LoadAdapter> {
+    Caller::system("engine").grant(LoadAdapter { tenant }).unwrap()
+}
+
+pub fn new_run(source: atelier_domain::SourceId) -> NewRun {
+    NewRun { source, suffix: Suffix::default(), options: json!({"epochs": 3}), idempotency_key: None }
+}
+
+pub fn adapter_files(content: u8) -> AdapterBlob {
+    AdapterBlob { config: Bytes::from_static(b"{}"), weights: vec![content; 100].into() }
+}
+
+pub fn new_version(content: u8) -> NewVersion {
+    NewVersion {
+        digest: Digest([content; 32]),
+        base_digest: Digest([0xba; 32]),
+        parent: None,
+        manifest: json!({"files": 3}),
+        eval: json!({"items": 10}),
+        result: json!({"seconds": 1}),
+    }
+}
+
+/// Fails the test unless the result is this error.
+macro_rules! assert_error {
+    ($result:expr, $pattern:pat) => {
+        match $result {
+            Err($pattern) => {}
+            other => panic!("expected {}, got {:?}", stringify!($pattern), other.map(|_| "success")),
+        }
+    };
+}
+pub(crate) use assert_error;
