@@ -19,8 +19,15 @@ pub(crate) enum Who {
     Anonymous,
     /// Work without a human, and its reason.
     System(&'static str),
-    Operator { key: KeyId, acting_for: Option<TenantId> },
-    Tenant { key: KeyId, tenant: TenantId, administers: bool },
+    Operator {
+        key: KeyId,
+        acting_for: Option<TenantId>,
+    },
+    Tenant {
+        key: KeyId,
+        tenant: TenantId,
+        administers: bool,
+    },
 }
 
 /// Checks a key against what is stored of it.

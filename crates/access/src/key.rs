@@ -70,7 +70,11 @@ impl FromStr for PublicId {
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let valid = text.len() == PUBLIC_ID_CHARS && is_base62(text);
-        if valid { Ok(Self(text.to_owned())) } else { Err(ParseError { what: "public key id", reason: "16 letters and digits" }) }
+        if valid {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(ParseError { what: "public key id", reason: "16 letters and digits" })
+        }
     }
 }
 
@@ -112,7 +116,8 @@ impl ApiKey {
         else {
             return Err(PARSE_ERROR);
         };
-        let kind = [KeyKind::Operator, KeyKind::Tenant].into_iter().find(|kind| kind.letter() == letter).ok_or(PARSE_ERROR)?;
+        let kind =
+            [KeyKind::Operator, KeyKind::Tenant].into_iter().find(|kind| kind.letter() == letter).ok_or(PARSE_ERROR)?;
         let public_id = public_id.parse().map_err(|_| PARSE_ERROR)?;
         if tail.len() != SECRET_CHARS + CHECKSUM_CHARS || !is_base62(tail) {
             return Err(PARSE_ERROR);

@@ -8,11 +8,11 @@
 //! Invariants: a `Caller` comes only from a verified key, from `anonymous` or from `system`; a `Granted<R>` comes only
 //! from the policy; no I/O, nothing async; a secret is never printed, by `Debug` neither.
 
-pub mod key;
 pub mod caller;
-pub mod right;
-pub mod policy;
 pub mod granted;
+pub mod key;
+pub mod policy;
+pub mod right;
 
 pub use caller::{Caller, verify};
 pub use granted::Granted;

@@ -26,8 +26,15 @@ pub enum Standing {
 
 impl Standing {
     /// Every standing.
-    pub const ALL: [Self; 7] =
-        [Self::Anonymous, Self::Stranger, Self::Member, Self::Admin, Self::Operator, Self::OperatorActing, Self::System];
+    pub const ALL: [Self; 7] = [
+        Self::Anonymous,
+        Self::Stranger,
+        Self::Member,
+        Self::Admin,
+        Self::Operator,
+        Self::OperatorActing,
+        Self::System,
+    ];
 }
 
 /// What the caller is to this tenant, or to the installation when there is none.
@@ -38,7 +45,11 @@ pub(crate) fn standing(caller: &Caller, tenant: Option<TenantId>) -> Standing {
         (Who::Operator { acting_for: None, .. }, _) | (Who::Operator { .. }, None) => Standing::Operator,
         (Who::Operator { acting_for: Some(one), .. }, Some(other)) if *one == other => Standing::OperatorActing,
         (Who::Tenant { tenant: one, administers, .. }, Some(other)) if *one == other => {
-            if *administers { Standing::Admin } else { Standing::Member }
+            if *administers {
+                Standing::Admin
+            } else {
+                Standing::Member
+            }
         }
         (Who::Operator { .. } | Who::Tenant { .. }, _) => Standing::Stranger,
     }
@@ -53,7 +64,10 @@ pub fn allows(standing: Standing, action: Action) -> bool {
         (S::Anonymous | S::Stranger, _) => false,
 
         // What a member's editor does.
-        (S::Member | S::Admin | S::OperatorActing, A::CompleteAs | A::Meter | A::ReadModels | A::ReadRuns | A::ReadVersions | A::ReadTenant) => true,
+        (
+            S::Member | S::Admin | S::OperatorActing,
+            A::CompleteAs | A::Meter | A::ReadModels | A::ReadRuns | A::ReadVersions | A::ReadTenant,
+        ) => true,
         (S::Member, _) => false,
 
         // What changes the tenant's model or shows its code is for its admins, and for an operator who says so.
@@ -83,7 +97,14 @@ pub fn allows(standing: Standing, action: Action) -> bool {
         // A worker reads what it learns from and writes what it learned; loading adapters serves requests.
         (
             S::System,
-            A::WorkJobs | A::RunJob | A::ReadSources | A::ReadRuns | A::ReadVersions | A::ReadTenant | A::LoadAdapter | A::Meter,
+            A::WorkJobs
+            | A::RunJob
+            | A::ReadSources
+            | A::ReadRuns
+            | A::ReadVersions
+            | A::ReadTenant
+            | A::LoadAdapter
+            | A::Meter,
         ) => true,
         (S::System, _) => false,
     }

@@ -142,7 +142,8 @@ impl FromStr for VersionNumber {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let error = ParseError { what: "version number", reason: "a whole number from 1 without leading zeros or signs" };
+        let error =
+            ParseError { what: "version number", reason: "a whole number from 1 without leading zeros or signs" };
         let canonical = !text.starts_with(['0', '+']);
         if canonical { text.parse().map(Self).map_err(|_| error) } else { Err(error) }
     }
@@ -183,9 +184,18 @@ mod tests {
 
     #[test]
     fn a_version_number_has_one_spelling() {
-        for (text, valid) in [("1", true), ("42", true), ("4294967295", true), ("0", false), ("01", false), ("+1", false),
-            ("-1", false), ("4294967296", false), ("", false), ("1 ", false)]
-        {
+        for (text, valid) in [
+            ("1", true),
+            ("42", true),
+            ("4294967295", true),
+            ("0", false),
+            ("01", false),
+            ("+1", false),
+            ("-1", false),
+            ("4294967296", false),
+            ("", false),
+            ("1 ", false),
+        ] {
             assert_eq!(text.parse::<VersionNumber>().is_ok(), valid, "{text:?}");
         }
     }

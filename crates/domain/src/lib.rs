@@ -9,13 +9,13 @@
 //! Invariants: no I/O, nothing async, no dependency on another crate of ours; a value of a type here has passed its
 //! parser, there is no unchecked public constructor.
 
+pub mod digest;
 pub mod ids;
+pub mod limits;
+pub mod money;
 pub mod names;
 pub mod plan;
-pub mod digest;
-pub mod money;
 pub mod time;
-pub mod limits;
 
 pub use digest::Digest;
 pub use ids::{JobId, KeyId, RequestId, RunId, SourceId, TenantId, VersionNumber};

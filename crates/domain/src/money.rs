@@ -139,7 +139,9 @@ mod tests {
 
     #[test]
     fn amounts_print_with_six_decimals() {
-        for (amount, text) in [(0, "0.000000"), (1, "0.000001"), (-1_500_000, "-1.500000"), (i64::MIN, "-9223372036854.775808")] {
+        for (amount, text) in
+            [(0, "0.000000"), (1, "0.000001"), (-1_500_000, "-1.500000"), (i64::MIN, "-9223372036854.775808")]
+        {
             assert_eq!(MicroUnits::new(amount).to_string(), text);
         }
     }

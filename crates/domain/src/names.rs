@@ -139,9 +139,21 @@ mod tests {
     #[test]
     fn tenant_names_are_slugs() {
         let long = "a".repeat(41);
-        for (text, valid) in [("acme", true), ("a", true), ("9-lives", true), (&long[..40], true), (&long, false), ("", false),
-            ("-a", false), ("Acme", false), ("a_b", false), ("a:b", false), ("a/b", false), ("é", false), ("a ", false)]
-        {
+        for (text, valid) in [
+            ("acme", true),
+            ("a", true),
+            ("9-lives", true),
+            (&long[..40], true),
+            (&long, false),
+            ("", false),
+            ("-a", false),
+            ("Acme", false),
+            ("a_b", false),
+            ("a:b", false),
+            ("a/b", false),
+            ("é", false),
+            ("a ", false),
+        ] {
             assert_eq!(text.parse::<TenantName>().is_ok(), valid, "{text:?}");
         }
     }
@@ -151,9 +163,17 @@ mod tests {
         for text in ["atelier", "atelier-base", "ft:atelier-base:acme:code:12"] {
             assert_eq!(text.parse::<ModelName>().map(|name| name.to_string()).as_deref(), Ok(text));
         }
-        for text in ["", "atelier:", "gpt-4", "ft:atelier-base:acme:code", "ft:atelier-base:acme:code:0",
-            "ft:atelier-base:acme:code:1:2", "ft:other:acme:code:1", "ft:atelier-base:A:code:1", "Atelier"]
-        {
+        for text in [
+            "",
+            "atelier:",
+            "gpt-4",
+            "ft:atelier-base:acme:code",
+            "ft:atelier-base:acme:code:0",
+            "ft:atelier-base:acme:code:1:2",
+            "ft:other:acme:code:1",
+            "ft:atelier-base:A:code:1",
+            "Atelier",
+        ] {
             assert!(text.parse::<ModelName>().is_err(), "{text:?}");
         }
     }

@@ -32,7 +32,12 @@ impl Store {
     ///
     /// # Errors
     /// What the database says.
-    pub async fn audit(&self, grant: &Granted<ReadAudit>, after: u64, limit: usize) -> Result<Vec<AuditRecord>, StoreError> {
+    pub async fn audit(
+        &self,
+        grant: &Granted<ReadAudit>,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<AuditRecord>, StoreError> {
         const SQL: &str = "SELECT sequence, at, actor, action, subject, detail FROM audit
             WHERE tenant_id = $1 AND sequence > $2 ORDER BY sequence LIMIT $3";
         let database = self.tenant_database(grant.tenant()).await?;
@@ -64,7 +69,8 @@ impl Store {
         match grant.right().tenant() {
             Some(tenant) => {
                 let mut transaction = self.tenant_database(tenant).await?.begin().await?;
-                append(&mut transaction, self.now(), tenant, grant.actor(), R::ACTION.as_str(), subject, detail).await?;
+                append(&mut transaction, self.now(), tenant, grant.actor(), R::ACTION.as_str(), subject, detail)
+                    .await?;
                 transaction.commit().await
             }
             None => {

@@ -56,35 +56,70 @@ impl Blobs {
         Ok(Self { objects: Arc::new(objects.with_fsync(true).with_automatic_cleanup(true)) })
     }
 
-    pub(crate) async fn put_source(&self, tenant: TenantId, source: SourceId, archive: Bytes) -> Result<Digest, StoreError> {
+    pub(crate) async fn put_source(
+        &self,
+        tenant: TenantId,
+        source: SourceId,
+        archive: Bytes,
+    ) -> Result<Digest, StoreError> {
         let digest = Digest::of(&archive);
         self.put(&source_location(tenant, source, digest), archive).await?;
         Ok(digest)
     }
 
-    pub(crate) async fn get_source(&self, tenant: TenantId, source: SourceId, digest: Digest) -> Result<Bytes, StoreError> {
+    pub(crate) async fn get_source(
+        &self,
+        tenant: TenantId,
+        source: SourceId,
+        digest: Digest,
+    ) -> Result<Bytes, StoreError> {
         self.get_checked(&source_location(tenant, source, digest), digest, "source").await
     }
 
-    pub(crate) async fn delete_source(&self, tenant: TenantId, source: SourceId, digest: Digest) -> Result<(), StoreError> {
+    pub(crate) async fn delete_source(
+        &self,
+        tenant: TenantId,
+        source: SourceId,
+        digest: Digest,
+    ) -> Result<(), StoreError> {
         self.delete(&source_location(tenant, source, digest)).await
     }
 
-    pub(crate) async fn put_checkpoint(&self, tenant: TenantId, job: JobId, state: Bytes) -> Result<Digest, StoreError> {
+    pub(crate) async fn put_checkpoint(
+        &self,
+        tenant: TenantId,
+        job: JobId,
+        state: Bytes,
+    ) -> Result<Digest, StoreError> {
         let digest = Digest::of(&state);
         self.put(&checkpoint_location(tenant, job, digest), state).await?;
         Ok(digest)
     }
 
-    pub(crate) async fn get_checkpoint(&self, tenant: TenantId, job: JobId, digest: Digest) -> Result<Bytes, StoreError> {
+    pub(crate) async fn get_checkpoint(
+        &self,
+        tenant: TenantId,
+        job: JobId,
+        digest: Digest,
+    ) -> Result<Bytes, StoreError> {
         self.get_checked(&checkpoint_location(tenant, job, digest), digest, "checkpoint").await
     }
 
-    pub(crate) async fn delete_checkpoint(&self, tenant: TenantId, job: JobId, digest: Digest) -> Result<(), StoreError> {
+    pub(crate) async fn delete_checkpoint(
+        &self,
+        tenant: TenantId,
+        job: JobId,
+        digest: Digest,
+    ) -> Result<(), StoreError> {
         self.delete(&checkpoint_location(tenant, job, digest)).await
     }
 
-    pub(crate) async fn put_adapter(&self, tenant: TenantId, digest: Digest, files: &AdapterBlob) -> Result<(), StoreError> {
+    pub(crate) async fn put_adapter(
+        &self,
+        tenant: TenantId,
+        digest: Digest,
+        files: &AdapterBlob,
+    ) -> Result<(), StoreError> {
         if files.config.len() + files.weights.len() > ADAPTER_FILE_BYTES_MAX {
             return Err(StoreError::TooLarge { what: "the adapter", limit: ADAPTER_FILE_BYTES_MAX });
         }
@@ -152,9 +187,8 @@ fn adapter_location(tenant: TenantId, digest: Digest) -> Location {
 /// Magic, length of the config, config, weights, and a hash over all of it with the tenant and the digest that names it:
 /// a file that was cut, changed or moved does not open.
 fn seal_adapter(tenant: TenantId, digest: Digest, files: &AdapterBlob) -> Bytes {
-    let mut sealed = Vec::with_capacity(
-        ADAPTER_MAGIC.len() + LENGTH_BYTES + files.config.len() + files.weights.len() + SEAL_BYTES,
-    );
+    let mut sealed =
+        Vec::with_capacity(ADAPTER_MAGIC.len() + LENGTH_BYTES + files.config.len() + files.weights.len() + SEAL_BYTES);
     sealed.extend_from_slice(ADAPTER_MAGIC);
     sealed.extend_from_slice(&(files.config.len() as u64).to_le_bytes());
     sealed.extend_from_slice(&files.config);

@@ -235,7 +235,8 @@ impl Store {
         kind: &str,
         body: &Json,
     ) -> Result<(), StoreError> {
-        const COUNT: &str = "SELECT COALESCE(MAX(sequence), 0) AS last FROM run_events WHERE tenant_id = $1 AND run_id = $2";
+        const COUNT: &str =
+            "SELECT COALESCE(MAX(sequence), 0) AS last FROM run_events WHERE tenant_id = $1 AND run_id = $2";
         if kind.len() + body.to_string().len() > RUN_EVENT_BYTES_MAX {
             return Err(StoreError::TooLarge { what: "the event", limit: RUN_EVENT_BYTES_MAX });
         }
@@ -251,7 +252,12 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::LeaseLost`].
-    pub async fn set_progress(&self, grant: &Granted<RunJob>, lease: &Lease, progress: &Progress) -> Result<(), StoreError> {
+    pub async fn set_progress(
+        &self,
+        grant: &Granted<RunJob>,
+        lease: &Lease,
+        progress: &Progress,
+    ) -> Result<(), StoreError> {
         const SQL: &str = "UPDATE runs SET progress_stage = $3, progress_done = $4, progress_total = $5
             WHERE tenant_id = $1 AND id = $2";
         let (mut transaction, _) = self.fenced(grant, lease).await?;
@@ -265,7 +271,12 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::LeaseLost`]; [`StoreError::TooLarge`].
-    pub async fn put_checkpoint(&self, grant: &Granted<RunJob>, lease: &Lease, state: Bytes) -> Result<Digest, StoreError> {
+    pub async fn put_checkpoint(
+        &self,
+        grant: &Granted<RunJob>,
+        lease: &Lease,
+        state: Bytes,
+    ) -> Result<Digest, StoreError> {
         const SQL: &str = "UPDATE jobs SET checkpoint = $3, crashes = 0 WHERE tenant_id = $1 AND id = $2";
         if state.len() > CHECKPOINT_BYTES_MAX {
             return Err(StoreError::TooLarge { what: "the checkpoint", limit: CHECKPOINT_BYTES_MAX });
@@ -313,7 +324,12 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::LeaseLost`].
-    pub async fn delete_adapter(&self, grant: &Granted<RunJob>, lease: &Lease, digest: Digest) -> Result<(), StoreError> {
+    pub async fn delete_adapter(
+        &self,
+        grant: &Granted<RunJob>,
+        lease: &Lease,
+        digest: Digest,
+    ) -> Result<(), StoreError> {
         const PUBLISHED: &str = "SELECT number FROM versions WHERE tenant_id = $1 AND digest = $2 LIMIT 1";
         let (mut transaction, _) = self.fenced(grant, lease).await?;
         let published = transaction.fetch_optional(PUBLISHED, values![lease.tenant, digest]).await?.is_some();
@@ -368,8 +384,14 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::LeaseLost`].
-    pub async fn fail_run(&self, grant: &Granted<RunJob>, lease: &Lease, failure: RunFailure) -> Result<bool, StoreError> {
-        const COUNT: &str = "UPDATE jobs SET failures = failures + 1 WHERE tenant_id = $1 AND id = $2 RETURNING failures";
+    pub async fn fail_run(
+        &self,
+        grant: &Granted<RunJob>,
+        lease: &Lease,
+        failure: RunFailure,
+    ) -> Result<bool, StoreError> {
+        const COUNT: &str =
+            "UPDATE jobs SET failures = failures + 1 WHERE tenant_id = $1 AND id = $2 RETURNING failures";
         let (mut transaction, now) = self.fenced(grant, lease).await?;
         let failures = transaction.fetch_one(COUNT, values![lease.tenant, lease.job]).await?.count("failures")?;
         let message = truncated(&failure.message);
@@ -393,7 +415,11 @@ impl Store {
     }
 
     /// Opens a transaction in which the lease holds: nobody can claim the job before it ends.
-    pub(crate) async fn fenced(&self, grant: &Granted<RunJob>, lease: &Lease) -> Result<(Transaction, Timestamp), StoreError> {
+    pub(crate) async fn fenced(
+        &self,
+        grant: &Granted<RunJob>,
+        lease: &Lease,
+    ) -> Result<(Transaction, Timestamp), StoreError> {
         if grant.tenant() != lease.tenant {
             return Err(StoreError::LeaseLost);
         }
@@ -427,7 +453,12 @@ impl Store {
         self.drop_checkpoint(lease.tenant, lease.job, checkpoint).await
     }
 
-    async fn drop_checkpoint(&self, tenant: TenantId, job: JobId, checkpoint: Option<Digest>) -> Result<(), StoreError> {
+    async fn drop_checkpoint(
+        &self,
+        tenant: TenantId,
+        job: JobId,
+        checkpoint: Option<Digest>,
+    ) -> Result<(), StoreError> {
         match checkpoint {
             Some(digest) => self.inner.blobs.delete_checkpoint(tenant, job, digest).await,
             None => Ok(()),
@@ -459,8 +490,10 @@ impl Store {
     /// At the start: only one server has the folder, so whoever held a lease is dead. Their jobs are due now, and the
     /// hints are made anew from the jobs.
     pub(crate) async fn recover_jobs(&self) -> Result<(), StoreError> {
-        const EXPIRE: &str = "UPDATE jobs SET lease_until = $2 WHERE tenant_id = $1 AND state = 'running' AND lease_until > $2";
-        const OPEN: &str = "SELECT id, due_at, lease_until FROM jobs WHERE tenant_id = $1 AND state IN ('queued', 'running')";
+        const EXPIRE: &str =
+            "UPDATE jobs SET lease_until = $2 WHERE tenant_id = $1 AND state = 'running' AND lease_until > $2";
+        const OPEN: &str =
+            "SELECT id, due_at, lease_until FROM jobs WHERE tenant_id = $1 AND state IN ('queued', 'running')";
         const HINT: &str = "INSERT INTO job_hints (tenant_id, job_id, due_at) VALUES ($1, $2, $3)";
         let now = self.now();
         let mut hints = Vec::new();
@@ -495,8 +528,13 @@ pub(crate) struct JobRow {
     pub(crate) checkpoint: Option<Digest>,
 }
 
-pub(crate) async fn find(transaction: &mut Transaction, tenant: TenantId, job: JobId) -> Result<Option<JobRow>, StoreError> {
-    const SQL: &str = "SELECT id, run_id, state, due_at, attempt, crashes, lease_token, lease_until, checkpoint FROM jobs
+pub(crate) async fn find(
+    transaction: &mut Transaction,
+    tenant: TenantId,
+    job: JobId,
+) -> Result<Option<JobRow>, StoreError> {
+    const SQL: &str =
+        "SELECT id, run_id, state, due_at, attempt, crashes, lease_token, lease_until, checkpoint FROM jobs
         WHERE tenant_id = $1 AND id = $2";
     let row = transaction.fetch_optional(SQL, values![tenant, job]).await?;
     row.as_ref().map(row_of).transpose()
@@ -555,7 +593,12 @@ pub(crate) async fn end(
 }
 
 /// Puts a job back into the queue, whoever held it.
-async fn requeue(transaction: &mut Transaction, lease: &Lease, due_at: Timestamp, now: Timestamp) -> Result<(), StoreError> {
+async fn requeue(
+    transaction: &mut Transaction,
+    lease: &Lease,
+    due_at: Timestamp,
+    now: Timestamp,
+) -> Result<(), StoreError> {
     const JOB: &str = "UPDATE jobs SET state = 'queued', due_at = $3, lease_token = NULL, lease_until = NULL
         WHERE tenant_id = $1 AND id = $2";
     const RUN: &str = "UPDATE runs SET state = 'queued' WHERE tenant_id = $1 AND id = $2";

@@ -57,14 +57,16 @@ impl Store {
     /// What the database says.
     pub async fn bootstrap_operator_key(&self) -> Result<Option<ApiKey>, StoreError> {
         let mut transaction = self.control().begin().await?;
-        let known = transaction.fetch_optional("SELECT id FROM keys WHERE role = $1 LIMIT 1", values![Role::Operator]).await?;
+        let known =
+            transaction.fetch_optional("SELECT id FROM keys WHERE role = $1 LIMIT 1", values![Role::Operator]).await?;
         if known.is_some() {
             return Ok(None);
         }
         let (record, key) = self.insert_key(&mut transaction, None, Role::Operator).await?;
         let detail = json!({"role": Role::Operator.as_str()});
         let subject = record.id.to_string();
-        audit::append_operator(&mut transaction, self.now(), None, &Self::system(), "bootstrap", &subject, &detail).await?;
+        audit::append_operator(&mut transaction, self.now(), None, &Self::system(), "bootstrap", &subject, &detail)
+            .await?;
         transaction.commit().await?;
         Ok(Some(key))
     }
@@ -79,8 +81,16 @@ impl Store {
         transaction.execute(REVOKE, values![Role::Operator, self.now()]).await?;
         let (record, key) = self.insert_key(&mut transaction, None, Role::Operator).await?;
         let (subject, detail) = (record.id.to_string(), json!({}));
-        audit::append_operator(&mut transaction, self.now(), None, &Self::system(), "replace_operator_key", &subject, &detail)
-            .await?;
+        audit::append_operator(
+            &mut transaction,
+            self.now(),
+            None,
+            &Self::system(),
+            "replace_operator_key",
+            &subject,
+            &detail,
+        )
+        .await?;
         transaction.commit().await?;
         self.inner.keys.forget_all();
         Ok(key)
@@ -141,7 +151,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`] when the tenant is deleted.
     pub async fn rotate_key(&self, grant: &Granted<ManageKeys>) -> Result<ApiKey, StoreError> {
-        const REVOKE: &str = "UPDATE keys SET revoked_at = $3 WHERE tenant_id = $1 AND role = $2 AND revoked_at IS NULL";
+        const REVOKE: &str =
+            "UPDATE keys SET revoked_at = $3 WHERE tenant_id = $1 AND role = $2 AND revoked_at IS NULL";
         let mut transaction = self.control().begin().await?;
         self.living_tenant(&mut transaction, grant.tenant()).await?;
         transaction.execute(REVOKE, values![grant.tenant(), Role::Admin, self.now()]).await?;

@@ -197,14 +197,24 @@ async fn reserve(
     now: Timestamp,
     row: &ReservationRow,
 ) -> Result<Result<(), StoreError>, StoreError> {
-    const EVENT: &str = "INSERT INTO usage_events (kind, request_id, tenant_id, key_id, model, plan, accepted_at, written_at,
+    const EVENT: &str =
+        "INSERT INTO usage_events (kind, request_id, tenant_id, key_id, model, plan, accepted_at, written_at,
         input_tokens, input_cached_tokens, output_tokens, price_input, price_input_cached, price_output, cost)
         VALUES ('reservation', $1, $2, $3, $4, $5, $6, $7, 0, 0, 0, $8, $9, $10, 0) ON CONFLICT DO NOTHING";
     const OPEN: &str = "INSERT INTO usage_open (request_id, input_tokens, input_cached_tokens, output_tokens)
         VALUES ($1, 0, 0, 0)";
     let TokenPrice { input, input_cached, output } = row.price;
     let event = values![
-        row.request, row.tenant, row.key, row.model.as_str(), row.plan, row.accepted_at, now, input, input_cached, output
+        row.request,
+        row.tenant,
+        row.key,
+        row.model.as_str(),
+        row.plan,
+        row.accepted_at,
+        now,
+        input,
+        input_cached,
+        output
     ];
     if transaction.execute(EVENT, event).await? == 0 {
         return Ok(Err(StoreError::AlreadyFinished));
@@ -229,13 +239,16 @@ async fn settle(
     cost: MicroUnits,
     outcome: Outcome,
 ) -> Result<(), StoreError> {
-    const EVENT: &str = "INSERT INTO usage_events (kind, request_id, tenant_id, key_id, model, plan, accepted_at, written_at,
+    const EVENT: &str =
+        "INSERT INTO usage_events (kind, request_id, tenant_id, key_id, model, plan, accepted_at, written_at,
         input_tokens, input_cached_tokens, output_tokens, price_input, price_input_cached, price_output, cost, outcome)
         SELECT 'settlement', request_id, tenant_id, key_id, model, plan, accepted_at, $2,
         $3, $4, $5, price_input, price_input_cached, price_output, $6, $7
         FROM usage_events WHERE request_id = $1 AND kind = 'reservation' ON CONFLICT DO NOTHING";
     let TokenCounts { input, input_cached, output } = tokens;
-    transaction.execute(EVENT, values![request, now, input, input_cached, output, cost.get(), outcome.as_str()]).await?;
+    transaction
+        .execute(EVENT, values![request, now, input, input_cached, output, cost.get(), outcome.as_str()])
+        .await?;
     transaction.execute("DELETE FROM usage_open WHERE request_id = $1", values![request]).await.map(|_| ())
 }
 
@@ -244,7 +257,8 @@ async fn correct(
     now: Timestamp,
     row: &CorrectionRow,
 ) -> Result<Result<(), StoreError>, StoreError> {
-    const SQL: &str = "INSERT INTO usage_events (kind, request_id, tenant_id, key_id, model, plan, accepted_at, written_at,
+    const SQL: &str =
+        "INSERT INTO usage_events (kind, request_id, tenant_id, key_id, model, plan, accepted_at, written_at,
         input_tokens, input_cached_tokens, output_tokens, price_input, price_input_cached, price_output, cost, reason)
         SELECT 'correction', request_id, tenant_id, key_id, model, plan, accepted_at, $2,
         $3, $4, $5, price_input, price_input_cached, price_output, $6, $7

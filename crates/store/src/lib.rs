@@ -11,21 +11,21 @@
 //! job, by the holder of its lease only; the ledger is append-only and a reservation is on disk before it is returned;
 //! a blob is checked against its name whenever it is read; no SQL is built from input.
 
-mod open;
-pub mod tenants;
-pub mod keys;
-pub mod models;
-pub mod usage;
-mod ledger;
-pub mod sources;
-pub mod runs;
-pub mod jobs;
-pub mod versions;
-pub mod blobs;
 pub mod audit;
+pub mod blobs;
 mod error;
+pub mod jobs;
+pub mod keys;
+mod ledger;
 mod migrate;
+pub mod models;
+mod open;
+pub mod runs;
+pub mod sources;
 mod sql;
+pub mod tenants;
+pub mod usage;
+pub mod versions;
 
 pub use audit::AuditRecord;
 pub use blobs::AdapterBlob;

@@ -33,7 +33,12 @@ const ADD_HISTORY: &str = "INSERT INTO schema_history (version, name, script, ap
 /// # Errors
 /// [`StoreError::NewerSchema`] when it is past that already, and then nothing was touched; [`StoreError::Corrupt`] when
 /// a step was applied that reads otherwise here.
-pub(crate) async fn migrate(database: &Database, file: &Path, steps: &[Migration], now: Timestamp) -> Result<(), StoreError> {
+pub(crate) async fn migrate(
+    database: &Database,
+    file: &Path,
+    steps: &[Migration],
+    now: Timestamp,
+) -> Result<(), StoreError> {
     let mut transaction = database.begin().await?;
     transaction.execute(CREATE_HISTORY, values![]).await?;
     let mut applied = 0;
@@ -62,9 +67,11 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_seconds(1);
     const ONE: Migration = Migration { version: 1, name: "one", script: "CREATE TABLE one (id INTEGER)" };
-    const TWO: Migration = Migration { version: 2, name: "two", script: "CREATE TABLE two (id INTEGER); DROP TABLE one" };
+    const TWO: Migration =
+        Migration { version: 2, name: "two", script: "CREATE TABLE two (id INTEGER); DROP TABLE one" };
     const OTHER_ONE: Migration = Migration { version: 1, name: "one", script: "CREATE TABLE eins (id INTEGER)" };
-    const BROKEN: Migration = Migration { version: 2, name: "broken", script: "CREATE TABLE two (id INTEGER); NONSENSE" };
+    const BROKEN: Migration =
+        Migration { version: 2, name: "broken", script: "CREATE TABLE two (id INTEGER); NONSENSE" };
 
     async fn check(before: &[Migration], after: &[Migration], expected: fn(&Result<(), StoreError>) -> bool) {
         let folder = tempfile::tempdir().unwrap();
@@ -80,7 +87,8 @@ mod tests {
         check(&[], &[ONE, TWO], Result::is_ok).await;
         check(&[ONE], &[ONE, TWO], Result::is_ok).await;
         check(&[ONE, TWO], &[ONE, TWO], Result::is_ok).await;
-        check(&[ONE, TWO], &[ONE], |result| matches!(result, Err(StoreError::NewerSchema { found: 2, known: 1, .. }))).await;
+        check(&[ONE, TWO], &[ONE], |result| matches!(result, Err(StoreError::NewerSchema { found: 2, known: 1, .. })))
+            .await;
         check(&[ONE], &[OTHER_ONE], |result| matches!(result, Err(StoreError::Corrupt { .. }))).await;
     }
 

@@ -55,7 +55,7 @@ pub(crate) struct Inner {
     pub(crate) ledger: Ledger,
     pub(crate) job_signal: Notify,
     /// Held as long as the store lives: the lock goes with the file handle.
-    _lock: File,
+    lock: File,
 }
 
 impl Store {
@@ -89,7 +89,7 @@ impl Store {
                 control,
                 pepper,
                 ledger,
-                _lock: lock,
+                lock,
             }),
         };
         store.finish_deletions().await?;
@@ -127,6 +127,8 @@ impl Store {
         self.inner.ledger.close().await;
         self.inner.tenants.close_all().await;
         self.inner.control.close().await;
+        // Another server may have the folder from here on; a lock that cannot be given back ends with the process.
+        let _ = self.inner.lock.unlock();
     }
 
     pub(crate) fn control(&self) -> &Database {
@@ -147,7 +149,8 @@ impl Store {
 /// Random bytes from the operating system.
 pub(crate) fn random_bytes<const N: usize>() -> Result<[u8; N], StoreError> {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|error| StoreError::io("get random bytes", std::io::Error::other(error.to_string())))?;
+    getrandom::fill(&mut bytes)
+        .map_err(|error| StoreError::io("get random bytes", std::io::Error::other(error.to_string())))?;
     Ok(bytes)
 }
 
@@ -184,14 +187,16 @@ fn read_or_make_pepper(path: &Path, is_new: bool) -> Result<Pepper, StoreError> 
     let failed = |error| StoreError::io(format!("read or write {}", path.display()), error);
     match fs::read(path) {
         Ok(bytes) => {
-            let bytes = bytes.try_into().map_err(|_| StoreError::corrupt(format!("{} has not 32 bytes", path.display())))?;
+            let bytes =
+                bytes.try_into().map_err(|_| StoreError::corrupt(format!("{} has not 32 bytes", path.display())))?;
             Ok(Pepper::new(bytes))
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && is_new => {
             let bytes: [u8; 32] = random_bytes()?;
             let draft = path.with_extension("new");
             let _ = fs::remove_file(&draft);
-            let mut file = File::options().write(true).create_new(true).mode(SECRET_FILE_MODE).open(&draft).map_err(failed)?;
+            let mut file =
+                File::options().write(true).create_new(true).mode(SECRET_FILE_MODE).open(&draft).map_err(failed)?;
             file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(failed)?;
             fs::rename(&draft, path).map_err(failed)?;
             sync_folder_of(path).map_err(failed)?;

@@ -188,8 +188,12 @@ impl Store {
     /// # Errors
     /// What the database says.
     pub async fn runs(&self, grant: &Granted<ReadRuns>, page: RunPage) -> Result<Vec<RunRecord>, StoreError> {
-        const SQL: &str = concat!("SELECT ", columns!(), " FROM runs
-            WHERE tenant_id = $1 AND ($2 IS NULL OR id < $2) ORDER BY id DESC LIMIT $3");
+        const SQL: &str = concat!(
+            "SELECT ",
+            columns!(),
+            " FROM runs
+            WHERE tenant_id = $1 AND ($2 IS NULL OR id < $2) ORDER BY id DESC LIMIT $3"
+        );
         let database = self.tenant_database(grant.tenant()).await?;
         let rows = database.fetch_all(SQL, values![grant.tenant(), page.after, page.limit.min(PAGE_ROWS_MAX)]).await?;
         rows.iter().map(record_of).collect()

@@ -60,7 +60,11 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::TooLarge`], [`StoreError::TooMany`], [`StoreError::DiskFull`].
-    pub async fn create_source(&self, grant: &Granted<WriteSources>, source: NewSource) -> Result<SourceRecord, StoreError> {
+    pub async fn create_source(
+        &self,
+        grant: &Granted<WriteSources>,
+        source: NewSource,
+    ) -> Result<SourceRecord, StoreError> {
         const COUNT: &str = "SELECT COUNT(*) AS known FROM sources WHERE tenant_id = $1";
         const INSERT: &str = "INSERT INTO sources (tenant_id, id, name, origin, digest, bytes, created_by, created_at)
             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";

@@ -9,9 +9,15 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use atelier_domain::limits::DATABASE_BUSY_TIMEOUT;
-use atelier_domain::{Digest, JobId, KeyId, Plan, RequestId, Role, RunId, SourceId, Suffix, TenantId, TenantName, Timestamp, VersionNumber};
+use atelier_domain::{
+    Digest, JobId, KeyId, Plan, RequestId, Role, RunId, SourceId, Suffix, TenantId, TenantName, Timestamp,
+    VersionNumber,
+};
 use serde_json::Value as Json;
-use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
+    SqliteSynchronous,
+};
 use sqlx::{ConnectOptions, Row as _, Sqlite};
 
 use crate::error::StoreError;
@@ -81,7 +87,11 @@ impl Database {
         }
     }
 
-    pub(crate) async fn fetch_optional(&self, sql: &'static str, values: Vec<Value>) -> Result<Option<Row>, StoreError> {
+    pub(crate) async fn fetch_optional(
+        &self,
+        sql: &'static str,
+        values: Vec<Value>,
+    ) -> Result<Option<Row>, StoreError> {
         match &self.pools {
             Pools::Sqlite { readers, .. } => {
                 let row = bound(sql, values).fetch_optional(readers).await;
@@ -137,7 +147,11 @@ impl Transaction {
         }
     }
 
-    pub(crate) async fn fetch_optional(&mut self, sql: &'static str, values: Vec<Value>) -> Result<Option<Row>, StoreError> {
+    pub(crate) async fn fetch_optional(
+        &mut self,
+        sql: &'static str,
+        values: Vec<Value>,
+    ) -> Result<Option<Row>, StoreError> {
         match self {
             Self::Sqlite(transaction) => {
                 let row = bound(sql, values).fetch_optional(&mut **transaction).await;
@@ -284,7 +298,9 @@ impl Row {
         T: sqlx::Decode<'r, Sqlite> + sqlx::Type<Sqlite>,
     {
         match self {
-            Self::Sqlite(row) => row.try_get(column).map_err(|error| StoreError::corrupt(format!("column {column}: {error}"))),
+            Self::Sqlite(row) => {
+                row.try_get(column).map_err(|error| StoreError::corrupt(format!("column {column}: {error}")))
+            }
         }
     }
 
@@ -339,7 +355,8 @@ impl Row {
     }
 
     pub(crate) fn version(&self, column: &'static str) -> Result<VersionNumber, StoreError> {
-        VersionNumber::try_from(self.int(column)?).map_err(|error| StoreError::corrupt(format!("column {column}: {error}")))
+        VersionNumber::try_from(self.int(column)?)
+            .map_err(|error| StoreError::corrupt(format!("column {column}: {error}")))
     }
 
     pub(crate) fn optional_version(&self, column: &'static str) -> Result<Option<VersionNumber>, StoreError> {
@@ -347,7 +364,8 @@ impl Row {
     }
 
     pub(crate) fn json(&self, column: &'static str) -> Result<Json, StoreError> {
-        serde_json::from_str(&self.text(column)?).map_err(|error| StoreError::corrupt(format!("column {column}: {error}")))
+        serde_json::from_str(&self.text(column)?)
+            .map_err(|error| StoreError::corrupt(format!("column {column}: {error}")))
     }
 
     pub(crate) fn optional_json(&self, column: &'static str) -> Result<Option<Json>, StoreError> {

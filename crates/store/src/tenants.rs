@@ -66,7 +66,8 @@ impl Store {
         let (_, key) = self.insert_key(&mut transaction, Some(tenant.id), Role::Admin).await?;
         let (subject, detail) = (tenant.name.as_str(), json!({"plan": tenant.plan.as_str()}));
         let (now, actor) = (tenant.created_at, grant.actor());
-        audit::append_operator(&mut transaction, now, Some(tenant.id), actor, "create_tenant", subject, &detail).await?;
+        audit::append_operator(&mut transaction, now, Some(tenant.id), actor, "create_tenant", subject, &detail)
+            .await?;
         transaction.commit().await?;
         Ok(key)
     }
@@ -76,7 +77,8 @@ impl Store {
     /// # Errors
     /// What the database says.
     pub async fn tenants(&self, _grant: &Granted<ListTenants>) -> Result<Vec<TenantRecord>, StoreError> {
-        const SQL: &str = "SELECT id, name, plan, cache_salt, created_at FROM tenants WHERE deleted_at IS NULL ORDER BY name";
+        const SQL: &str =
+            "SELECT id, name, plan, cache_salt, created_at FROM tenants WHERE deleted_at IS NULL ORDER BY name";
         let rows = self.control().fetch_all(SQL, values![]).await?;
         rows.iter().map(record_of).collect()
     }
@@ -85,7 +87,11 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::NotFound`].
-    pub async fn tenant_by_name(&self, _grant: &Granted<ListTenants>, name: &TenantName) -> Result<TenantRecord, StoreError> {
+    pub async fn tenant_by_name(
+        &self,
+        _grant: &Granted<ListTenants>,
+        name: &TenantName,
+    ) -> Result<TenantRecord, StoreError> {
         const SQL: &str = "SELECT id, name, plan, cache_salt, created_at FROM tenants
             WHERE name = $1 AND deleted_at IS NULL";
         let row = self.control().fetch_optional(SQL, values![name]).await?.ok_or(NOT_FOUND)?;
@@ -111,7 +117,8 @@ impl Store {
         let before = self.living_tenant(&mut transaction, tenant).await?;
         transaction.execute(SQL, values![tenant, plan]).await?;
         let (subject, detail) = (before.name.as_str(), json!({"from": before.plan.as_str(), "to": plan.as_str()}));
-        audit::append_operator(&mut transaction, self.now(), Some(tenant), grant.actor(), "set_plan", subject, &detail).await?;
+        audit::append_operator(&mut transaction, self.now(), Some(tenant), grant.actor(), "set_plan", subject, &detail)
+            .await?;
         transaction.commit().await?;
         Ok(TenantRecord { plan, ..before })
     }
@@ -131,7 +138,8 @@ impl Store {
         transaction.execute(REVOKE, values![tenant, now]).await?;
         transaction.execute("DELETE FROM job_hints WHERE tenant_id = $1", values![tenant]).await?;
         let (subject, detail) = (before.name.as_str(), json!({}));
-        audit::append_operator(&mut transaction, now, Some(tenant), grant.actor(), "delete_tenant", subject, &detail).await?;
+        audit::append_operator(&mut transaction, now, Some(tenant), grant.actor(), "delete_tenant", subject, &detail)
+            .await?;
         transaction.commit().await?;
         self.inner.keys.forget_all();
         self.erase_files(tenant).await
@@ -159,7 +167,11 @@ impl Store {
         record_of(&row)
     }
 
-    pub(crate) async fn living_tenant(&self, transaction: &mut Transaction, tenant: TenantId) -> Result<TenantRecord, StoreError> {
+    pub(crate) async fn living_tenant(
+        &self,
+        transaction: &mut Transaction,
+        tenant: TenantId,
+    ) -> Result<TenantRecord, StoreError> {
         let row = transaction.fetch_optional(READ, values![tenant]).await?.ok_or(NOT_FOUND)?;
         record_of(&row)
     }

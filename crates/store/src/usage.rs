@@ -231,7 +231,12 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::DiskFull`]: the next start settles it at its last checkpoint.
-    pub async fn settle(&self, mut reservation: Reservation, tokens: TokenCounts, outcome: Outcome) -> Result<(), StoreError> {
+    pub async fn settle(
+        &self,
+        mut reservation: Reservation,
+        tokens: TokenCounts,
+        outcome: Outcome,
+    ) -> Result<(), StoreError> {
         *reservation.last.lock() = tokens;
         let (request, cost) = (reservation.request, reservation.price.cost(tokens));
         self.inner.ledger.write(Change::Settle { request, tokens, cost, outcome }).await?;
@@ -281,7 +286,8 @@ impl Store {
         self.inner.ledger.write(Change::Correct(row)).await?;
         let mut transaction = self.control().begin().await?;
         let subject = request.to_string();
-        audit::append_operator(&mut transaction, self.now(), None, grant.actor(), "correct_usage", &subject, &detail).await?;
+        audit::append_operator(&mut transaction, self.now(), None, grant.actor(), "correct_usage", &subject, &detail)
+            .await?;
         transaction.commit().await
     }
 }

@@ -135,7 +135,11 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::NotFound`].
-    pub async fn version(&self, grant: &Granted<ReadVersions>, number: VersionNumber) -> Result<VersionRecord, StoreError> {
+    pub async fn version(
+        &self,
+        grant: &Granted<ReadVersions>,
+        number: VersionNumber,
+    ) -> Result<VersionRecord, StoreError> {
         self.read_version(grant.tenant(), number).await
     }
 
@@ -151,7 +155,11 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::NotFound`] when the tenant has no such version; [`StoreError::NoPreviousVersion`].
-    pub async fn roll_back(&self, grant: &Granted<MoveAlias>, to: Option<VersionNumber>) -> Result<Aliases, StoreError> {
+    pub async fn roll_back(
+        &self,
+        grant: &Granted<MoveAlias>,
+        to: Option<VersionNumber>,
+    ) -> Result<Aliases, StoreError> {
         const KNOWN: &str = "SELECT number FROM versions WHERE tenant_id = $1 AND number = $2";
         let (tenant, now) = (grant.tenant(), self.now());
         let mut transaction = self.tenant_database(tenant).await?.begin().await?;
@@ -177,7 +185,11 @@ impl Store {
         rows.iter().map(record_of).collect()
     }
 
-    pub(crate) async fn read_version(&self, tenant: TenantId, number: VersionNumber) -> Result<VersionRecord, StoreError> {
+    pub(crate) async fn read_version(
+        &self,
+        tenant: TenantId,
+        number: VersionNumber,
+    ) -> Result<VersionRecord, StoreError> {
         const SQL: &str = concat!("SELECT ", columns!(), " FROM versions WHERE tenant_id = $1 AND number = $2");
         let database = self.tenant_database(tenant).await?;
         let row = database.fetch_optional(SQL, values![tenant, number]).await?.ok_or(NOT_FOUND)?;
@@ -219,14 +231,18 @@ async fn insert(transaction: &mut Transaction, tenant: TenantId, version: &Versi
     const SQL: &str = "INSERT INTO versions
         (tenant_id, number, suffix, digest, base_digest, parent, run_id, source_id, manifest, eval, created_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
-    let VersionRecord { number, suffix, digest, base_digest, parent, run, source, manifest, eval, created_at } = version;
-    let row = values![
-        tenant, *number, suffix, *digest, *base_digest, *parent, *run, *source, manifest, eval, *created_at
-    ];
+    let VersionRecord { number, suffix, digest, base_digest, parent, run, source, manifest, eval, created_at } =
+        version;
+    let row =
+        values![tenant, *number, suffix, *digest, *base_digest, *parent, *run, *source, manifest, eval, *created_at];
     transaction.execute(SQL, row).await.map(|_| ())
 }
 
-async fn set_run_version(transaction: &mut Transaction, lease: &Lease, number: VersionNumber) -> Result<(), StoreError> {
+async fn set_run_version(
+    transaction: &mut Transaction,
+    lease: &Lease,
+    number: VersionNumber,
+) -> Result<(), StoreError> {
     const SQL: &str = "UPDATE runs SET version = $3, error_code = NULL, error_message = NULL
         WHERE tenant_id = $1 AND id = $2";
     transaction.execute(SQL, values![lease.tenant(), lease.run(), number]).await.map(|_| ())

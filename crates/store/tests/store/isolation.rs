@@ -11,7 +11,9 @@ use bytes::Bytes;
 use serde_json::json;
 
 use crate::usage::{query, reserve};
-use crate::world::{START, World, adapter_files, assert_error, job_right, load_right, new_run, new_version, on_each_database};
+use crate::world::{
+    START, World, adapter_files, assert_error, job_right, load_right, new_run, new_version, on_each_database,
+};
 
 on_each_database! {
     async fn a_stranger_reads_nothing(world: World) {

@@ -10,7 +10,9 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use crate::world::{Backend, START, Tenant, World, adapter_files, assert_error, load_right, new_version, on_each_database};
+use crate::world::{
+    Backend, START, Tenant, World, adapter_files, assert_error, load_right, new_version, on_each_database,
+};
 
 fn fault(retry: bool) -> RunFailure {
     RunFailure { code: "broken".to_owned(), message: "ü".repeat(RUN_ERROR_BYTES_MAX), retry }
@@ -267,7 +269,9 @@ impl Walk {
         let publishes = matches!(act, Act::Publish(_));
         let done = match act {
             Act::Heartbeat(_) => store.heartbeat(&job.grant, &job.lease).await.map(|_| ()),
-            Act::Checkpoint(_) => store.put_checkpoint(&job.grant, &job.lease, Bytes::from_static(b"state")).await.map(|_| ()),
+            Act::Checkpoint(_) => {
+                store.put_checkpoint(&job.grant, &job.lease, Bytes::from_static(b"state")).await.map(|_| ())
+            }
             Act::Release(_) => store.release_job(&job.grant, &job.lease).await,
             Act::Fail(_) => store.fail_run(&job.grant, &job.lease, fault(true)).await.map(|_| ()),
             Act::Publish(_) => self.world.publish(job, 1).await.map(|_| ()),

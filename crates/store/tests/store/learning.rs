@@ -120,6 +120,17 @@ on_each_database! {
         assert_error!(publish, StoreError::AlreadyFinished);
     }
 
+    async fn a_run_that_only_measures_succeeds_without_a_version(world: World) {
+        let acme = world.tenant("acme", Plan::Tuned).await;
+        let run = world.start_run(&acme).await;
+        let job = world.claim().await.unwrap();
+        let end = RunEnd::Succeeded { result: json!({"items": 4}) };
+        world.store.finish_run(&job.grant, &job.lease, end).await.unwrap();
+        let run = world.run(&acme, &run).await;
+        assert_eq!((run.state, run.result, run.version), (RunState::Succeeded, Some(json!({"items": 4})), None));
+        assert!(world.claim().await.is_none());
+    }
+
     async fn the_same_key_starts_the_same_run(world: World) {
         let acme = world.tenant("acme", Plan::Tuned).await;
         let source = world.source(&acme).await.id;

@@ -4,7 +4,7 @@ use atelier_access::right::{CompleteAs, ManageTenant, MoveAlias, ReadModels};
 use atelier_domain::{Digest, Plan};
 use atelier_store::StoreError;
 
-use crate::world::{Tenant, World, assert_error, load_right, adapter_files, on_each_database};
+use crate::world::{Tenant, World, adapter_files, assert_error, load_right, on_each_database};
 
 /// What the name resolves to: nothing, the base, or the adapter of this content.
 async fn check(world: &World, tenant: &Tenant, name: &str, expected: Result<Option<u8>, ()>) {

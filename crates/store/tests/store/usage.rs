@@ -6,7 +6,8 @@ use std::sync::Arc;
 use atelier_access::right::{CompleteAs, CorrectUsage, Meter, ReadUsage};
 use atelier_domain::{ManualClock, MicroUnits, ModelName, Plan, RequestId, Timestamp, TokenCounts};
 use atelier_store::{
-    BucketWidth, Correction, NewReservation, OpenOptions, Outcome, Reservation, Store, StoreError, UsageQuery, UsageResult,
+    BucketWidth, Correction, NewReservation, OpenOptions, Outcome, Reservation, Store, StoreError, UsageQuery,
+    UsageResult,
 };
 use proptest::test_runner::{Config, TestRunner};
 
@@ -208,7 +209,8 @@ async fn process_that_dies() {
     let create = operator.grant(atelier_access::right::CreateTenant).unwrap();
     let (acme, _) = store.create_tenant(&create, "acme".parse().unwrap(), Plan::Shared).await.unwrap();
     let acting = operator.acting_for(acme.id).unwrap();
-    let serving = store.resolve(&acting.grant(CompleteAs { tenant: acme.id }).unwrap(), &ModelName::Alias).await.unwrap();
+    let serving =
+        store.resolve(&acting.grant(CompleteAs { tenant: acme.id }).unwrap(), &ModelName::Alias).await.unwrap();
     let meter = acting.grant(Meter { tenant: acme.id }).unwrap();
     let mut reservations = Vec::new();
     for _ in 0..10 {
