@@ -16,7 +16,7 @@ const CHILD_FOLDER: &str = "ATELIER_TEST_CHILD_FOLDER";
 /// Where the child writes what its parent must know: key, run, and that it is ready to die.
 const CHILD_SAYS: &str = "child";
 
-const STEPS: usize = 70;
+const STEPS: usize = 40;
 
 /// Not a test by itself: what the next one starts and kills.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -34,7 +34,7 @@ async fn child_that_will_be_killed() {
     let start = atelier_platform::StartRun { source, kind: RunKind::Learn, options: short(STEPS) };
     let run = platform.start_run(&caller, start).await.unwrap().id;
     // Past the first checkpoint, and with a stream open.
-    wait_for(&platform, &caller, run, |record| record.progress.as_ref().is_some_and(|progress| progress.done > 25)).await;
+    wait_for(&platform, &caller, run, |record| record.progress.as_ref().is_some_and(|progress| progress.done > 20)).await;
     let mut stream = platform.complete(&caller, greedy("atelier", "def f(x):\n", 1_500)).await.unwrap();
     stream.next().await;
     std::fs::write(folder.join("draft"), format!("{key}\n{run}\n")).unwrap();

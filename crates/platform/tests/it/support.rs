@@ -219,7 +219,7 @@ pub const HOUSE_PROMPT: &str = "@traced(\"load.voucher\")\ndef load_voucher(ctx:
 
 /// A short training with little data in each step: seconds, not minutes.
 pub fn short(steps_max: usize) -> LearnOptions {
-    LearnOptions { steps_max: Some(steps_max), window_tokens: Some(96), epochs: Some(20), ..LearnOptions::default() }
+    LearnOptions { steps_max: Some(steps_max), window_tokens: Some(64), epochs: Some(20), ..LearnOptions::default() }
 }
 
 pub fn is_live(record: &RunRecord) -> bool {
