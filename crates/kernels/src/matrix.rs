@@ -72,8 +72,8 @@ pub(crate) enum Weight {
 
 /// Codes -127..=127; an element is code · scale.
 pub(crate) struct Int8 {
-    pub(crate) codes: Vec<Line>,      // Layout of ceil(n_in / QUAD) steps
-    pub(crate) scales: Vec<Line>,     // f32; Layout of ceil(n_in / INT8_GROUP) steps
+    pub(crate) codes: Vec<Line>,        // Layout of ceil(n_in / QUAD) steps
+    pub(crate) scales: Vec<Line>,       // f32; Layout of ceil(n_in / INT8_GROUP) steps
     pub(crate) sums: Vec<[i16; PANEL]>, // of a scale's codes; as `scales`
 }
 
@@ -240,7 +240,8 @@ fn pack_int8(compute: &Compute, weight: &[bf16], n_out: usize, n_in: usize) -> I
                     let at = start + (group * (INT8_GROUP / QUAD) + step) * stride;
                     // SAFETY: as above.
                     let line = unsafe { &mut code_lines.range(at..at + 1)[0] };
-                    let quads: &mut [[i8; QUAD]; PANEL] = bytemuck::cast_mut(bytemuck::cast_mut::<_, [[u8; QUAD]; PANEL]>(&mut line.0));
+                    let quads: &mut [[i8; QUAD]; PANEL] =
+                        bytemuck::cast_mut(bytemuck::cast_mut::<_, [[u8; QUAD]; PANEL]>(&mut line.0));
                     quads[lane].copy_from_slice(quad);
                 }
             }

@@ -65,7 +65,14 @@ pub fn rope(compute: &Compute, x: &mut [f32], positions: &[u32], table: &RopeTab
 ///
 /// # Panics
 /// As [`rope`].
-pub fn rope_backward(compute: &Compute, x: &mut [f32], positions: &[u32], table: &RopeTable, rows: usize, heads: usize) {
+pub fn rope_backward(
+    compute: &Compute,
+    x: &mut [f32],
+    positions: &[u32],
+    table: &RopeTable,
+    rows: usize,
+    heads: usize,
+) {
     rotate(compute, x, positions, table, rows, heads, -1.0);
 }
 

@@ -31,6 +31,8 @@ pub(crate) trait Simd: Copy {
     type F: Copy;
     /// f32 lanes of a vector; a power of two, at most [`LANES_MAX`].
     const LANES: usize;
+    /// Rows of a register tile of dot products, whose lanes run along the sum, with four columns a row.
+    const DOT_ROWS: usize;
     /// Rows of a register tile whose lanes run over output columns, with `TILE_VECTORS` vectors a row.
     const TILE_ROWS: usize;
     /// Vectors of a row of such a tile.
@@ -79,6 +81,11 @@ pub(crate) trait Simd: Copy {
     fn pow2_of_shifted(self, shifted: Self::F) -> Self::F;
     /// The sum of each vector's lanes, always in the same order.
     fn sum4(self, x: [Self::F; 4]) -> [f32; 4];
+    /// to[..4] = alpha · sum4(x), plus what was there if `accumulate`; the product is rounded before the sum.
+    ///
+    /// # Safety
+    /// Four elements must be readable and writable.
+    unsafe fn store_sum4(self, to: *mut f32, x: [Self::F; 4], alpha: f32, accumulate: bool);
     /// The sum of the lanes, in the order of [`Simd::sum4`].
     fn sum(self, x: Self::F) -> f32;
     /// The largest lane.
@@ -185,6 +192,10 @@ mod tests {
             assert_eq!(sums[1], 2.0 * sums[0]);
             assert_eq!(sums[2].to_bits(), s.sum(b).to_bits());
             assert_eq!(sums[3], 0.0);
+            let mut stored = [1.0; 4];
+            // SAFETY: four elements are there.
+            unsafe { s.store_sum4(stored.as_mut_ptr(), [a, s.add(a, a), b, s.zero()], 0.3, true) };
+            assert_eq!(stored, sums.map(|sum| 0.3 * sum + 1.0));
             let expected = self.a[..S::LANES].iter().copied().fold(f32::NEG_INFINITY, f32::max);
             assert_eq!(s.max_lane(a), expected);
         }

@@ -21,8 +21,7 @@ fn numbers(count: usize, seed: u32) -> Vec<f32> {
 /// Holds `gradient` of the sum of dy · forward(x) against differences in every element of x.
 fn check(what: &str, x: &[f32], dy: &[f32], gradient: &[f32], forward: impl Fn(&[f32]) -> Vec<f32>) {
     assert_eq!(gradient.len(), x.len());
-    let objective =
-        |x: &[f32]| forward(x).iter().zip(dy).map(|(y, dy)| f64::from(*y) * f64::from(*dy)).sum::<f64>();
+    let objective = |x: &[f32]| forward(x).iter().zip(dy).map(|(y, dy)| f64::from(*y) * f64::from(*dy)).sum::<f64>();
     for i in 0..x.len() {
         let (mut above, mut below) = (x.to_vec(), x.to_vec());
         above[i] += STEP;

@@ -24,7 +24,7 @@ const ERROR_BF16: f32 = 1.0 / 256.0;
 const ERROR_F32: f32 = 1e-5;
 
 fn numbers(count: usize, seed: usize) -> Vec<f32> {
-    let mut state = seed as u32 * 747_796_405 + 2_891_336_453;
+    let mut state = (seed as u32).wrapping_mul(747_796_405).wrapping_add(2_891_336_453);
     (0..count)
         .map(|_| {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -99,8 +99,7 @@ fn a_row_is_the_same_whatever_shares_the_call() {
             for format in [WeightFormat::Bf16, WeightFormat::Int8] {
                 let compute = Compute::new(tier, 1);
                 let w = Matrix::pack(&compute, &weight, n_out, n_in, format);
-                let alone: Vec<f32> =
-                    x.chunks(n_in).flat_map(|x| product(&compute, x, &w, 1)).collect();
+                let alone: Vec<f32> = x.chunks(n_in).flat_map(|x| product(&compute, x, &w, 1)).collect();
                 for threads in [1, 2, 5] {
                     let compute = Compute::new(tier, threads);
                     for rows in ROWS.into_iter().chain([rows]) {

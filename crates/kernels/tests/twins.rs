@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use atelier_kernels::{AdamW, AttentionRow, Compute, Mat, MatMut, PagedCache, RopeTable, Tier, naive};
 use atelier_kernels as kernels;
+use atelier_kernels::{AdamW, AttentionRow, Compute, Mat, MatMut, PagedCache, RopeTable, Tier, naive};
 
 /// Against f64: a few roundings of f32, each 6e-8, of sums of up to a few hundred terms of size one.
 const ERROR: f32 = 1e-5;
@@ -204,7 +204,8 @@ fn small_products() {
         ("gemm_nn", kernels::gemm_nn, kernels::par_gemm_nn, naive::gemm_nn),
         ("gemm_tn", kernels::gemm_tn, kernels::par_gemm_tn, naive::gemm_tn),
     ];
-    let shapes = [(1, 1, 1), (2, 3, 4), (5, 17, 9), (6, 64, 33), (7, 65, 64), (13, 100, 31), (64, 70, 130), (130, 250, 40)];
+    let shapes =
+        [(1, 1, 1), (2, 3, 4), (5, 17, 9), (6, 64, 33), (7, 65, 64), (13, 100, 31), (64, 70, 130), (130, 250, 40)];
     for_each_compute(|compute| {
         for (name, gemm, par_gemm, naive_gemm) in cases {
             for (m, n, k) in shapes {
@@ -253,7 +254,9 @@ fn rows_of_small_products_do_not_depend_on_each_other() {
 #[test]
 fn lora() {
     for_each_compute(|compute| {
-        for (rows, n_in, n_out, rank) in [(1, 1, 1, 1), (3, 33, 17, 4), (16, 320, 896, 16), (70, 129, 65, 9), (1, 320, 320, 8)] {
+        for (rows, n_in, n_out, rank) in
+            [(1, 1, 1, 1), (3, 33, 17, 4), (16, 320, 896, 16), (70, 129, 65, 9), (1, 320, 320, 8)]
+        {
             let (x, a, b_t) = (numbers(rows * n_in, 1), numbers(rank * n_in, 2), numbers(rank * n_out, 3));
             let start = numbers(rows * n_out, 4);
             let (mut y, mut expected) = (start.clone(), start.clone());
@@ -301,7 +304,16 @@ fn paged_attention() {
             for (i, row) in rows.iter().enumerate() {
                 let part = i * heads * head_dim..(i + 1) * heads * head_dim;
                 let mut alone = vec![0.0; heads * head_dim];
-                kernels::attention_paged(compute, &mut alone, &q[part.clone()], cache, &[*row], heads, kv_heads, head_dim);
+                kernels::attention_paged(
+                    compute,
+                    &mut alone,
+                    &q[part.clone()],
+                    cache,
+                    &[*row],
+                    heads,
+                    kv_heads,
+                    head_dim,
+                );
                 assert_eq!(alone, out[part], "row {i} alone");
             }
         }
@@ -350,16 +362,51 @@ fn causal_attention_forward_and_backward() {
             let (mut expected, mut expected_lse) = (out.clone(), lse.clone());
             let shape = (heads, kv_heads, head_dim);
             kernels::attention_causal(compute, &mut out, &mut lse, &q, &k, &v, &sequences(), shape.0, shape.1, shape.2);
-            naive::attention_causal(&mut expected, &mut expected_lse, &q, &k, &v, &sequences(), shape.0, shape.1, shape.2);
+            naive::attention_causal(
+                &mut expected,
+                &mut expected_lse,
+                &q,
+                &k,
+                &v,
+                &sequences(),
+                shape.0,
+                shape.1,
+                shape.2,
+            );
             check("attention_causal", compute, &out, &expected, ERROR);
             check("attention_causal lse", compute, &lse, &expected_lse, ERROR);
             let (mut dq, mut dk, mut dv) = (vec![f32::NAN; q_len], vec![f32::NAN; kv_len], vec![f32::NAN; kv_len]);
             let (mut dq2, mut dk2, mut dv2) = (dq.clone(), dk.clone(), dv.clone());
             kernels::attention_causal_backward(
-                compute, &mut dq, &mut dk, &mut dv, &dout, &q, &k, &v, &out, &lse, &sequences(), heads, kv_heads, head_dim,
+                compute,
+                &mut dq,
+                &mut dk,
+                &mut dv,
+                &dout,
+                &q,
+                &k,
+                &v,
+                &out,
+                &lse,
+                &sequences(),
+                heads,
+                kv_heads,
+                head_dim,
             );
             naive::attention_causal_backward(
-                &mut dq2, &mut dk2, &mut dv2, &dout, &q, &k, &v, &out, &lse, &sequences(), heads, kv_heads, head_dim,
+                &mut dq2,
+                &mut dk2,
+                &mut dv2,
+                &dout,
+                &q,
+                &k,
+                &v,
+                &out,
+                &lse,
+                &sequences(),
+                heads,
+                kv_heads,
+                head_dim,
             );
             check("dq", compute, &dq, &dq2, 3.0 * ERROR);
             check("dk", compute, &dk, &dk2, 3.0 * ERROR);
@@ -385,7 +432,16 @@ fn training_and_serving_attention_agree() {
         let (k, v) = (&k[..rows * width], &v[..rows * width]);
         let whole = 0..rows;
         kernels::attention_causal(
-            compute, &mut trained, &mut lse, &q, k, v, std::slice::from_ref(&whole), heads, kv_heads, head_dim,
+            compute,
+            &mut trained,
+            &mut lse,
+            &q,
+            k,
+            v,
+            std::slice::from_ref(&whole),
+            heads,
+            kv_heads,
+            head_dim,
         );
         check("attention", compute, &served, &trained, ERROR);
     });

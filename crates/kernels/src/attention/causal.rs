@@ -1,7 +1,8 @@
 //! Attention while training: whole sequences packed one after another, forward and backward.
 //!
 //! Blocks of queries bound the memory of a task to two matrices of BLOCK_ROWS rows; the backward pass recomputes the
-//! weights from `lse` (Dao et al., 2022).
+//! weights from `lse` (Dao et al., 2022). Keys (and values, backward) are transposed once, so that scores have their
+//! lanes across keys and need no sums over lanes.
 
 use std::ops::Range;
 
@@ -12,6 +13,16 @@ use crate::simd::{Kernel, Simd, exp, load_at, slice, store_at};
 
 /// Queries whose scores are held at once.
 const BLOCK_ROWS: usize = 64;
+/// Rows of k or v in one strip of a transposed head, (head_dim, STRIP): as many as the columns of the widest tile.
+const STRIP: usize = 64;
+/// f32 in a cache line.
+const LINE: usize = 16;
+
+/// Elements from one row of scores to the next: an odd number of cache lines, so that a column of a block does not
+/// fall into a few sets of the first-level cache.
+fn score_stride(keys: usize) -> usize {
+    (keys.div_ceil(LINE) | 1) * LINE
+}
 
 /// The shape of q and out (rows, heads · head_dim), and of k and v (rows, kv_heads · head_dim).
 #[derive(Clone, Copy)]
@@ -55,6 +66,63 @@ impl Shape {
     }
 }
 
+/// Every sequence's part of every head of k or v, transposed in strips.
+struct Transposed<'a> {
+    strips: &'a [f32],
+    starts: &'a [usize], // of each sequence
+    shape: Shape,
+}
+
+impl Transposed<'_> {
+    /// Where each sequence's strips start, and the size of all.
+    fn layout(shape: Shape, sequences: &[Range<usize>]) -> (Vec<usize>, usize) {
+        let mut size = 0;
+        let starts = sequences.iter().map(|sequence| {
+            let start = size;
+            size += sequence.len().next_multiple_of(STRIP) * shape.kv_width();
+            start
+        });
+        (starts.collect(), size)
+    }
+
+    /// Transposes the strips of k (rows, kv_width) into `strips`.
+    fn fill(
+        compute: &Compute,
+        strips: &mut [f32],
+        starts: &[usize],
+        k: &[f32],
+        sequences: &[Range<usize>],
+        shape: Shape,
+    ) {
+        let (width, head_dim) = (shape.kv_width(), shape.head_dim);
+        let strips = SharedMut::new(strips);
+        let tasks = sequences.len() * shape.kv_heads;
+        compute.parallel_ranges(tasks, k.len() / tasks.max(1), &|tasks| {
+            for task in tasks {
+                let (sequence, kv_head) = (&sequences[task / shape.kv_heads], task % shape.kv_heads);
+                let size = sequence.len().next_multiple_of(STRIP) * head_dim;
+                let start = starts[task / shape.kv_heads] + kv_head * size;
+                // SAFETY: each head of each sequence belongs to one task.
+                let strips = unsafe { strips.range(start..start + size) };
+                let rows = k[sequence.start * width..sequence.end * width].chunks(STRIP * width);
+                for (strip, rows) in strips.chunks_exact_mut(STRIP * head_dim).zip(rows) {
+                    for (i, row) in rows.chunks_exact(width).enumerate() {
+                        for (column, &x) in strip.chunks_exact_mut(STRIP).zip(&row[kv_head * head_dim..]) {
+                            column[i] = x;
+                        }
+                    }
+                }
+            }
+        });
+    }
+
+    /// The strips of one head of one sequence.
+    fn head(&self, sequence_index: usize, sequence: &Range<usize>, kv_head: usize) -> &[f32] {
+        let size = sequence.len().next_multiple_of(STRIP) * self.shape.head_dim;
+        &self.strips[self.starts[sequence_index] + kv_head * size..][..size]
+    }
+}
+
 /// out (rows, heads · head_dim) and lse (rows, heads) of packed sequences: each row attends to the rows of its
 /// sequence up to itself. Rows of no sequence get zeros.
 ///
@@ -78,18 +146,22 @@ pub fn attention_causal(
         out.fill(0.0);
         lse.fill(0.0);
     }
+    let (starts, size) = Transposed::layout(shape, sequences);
+    let mut strips = compute.scratch(size);
+    Transposed::fill(compute, strips.f32s(), &starts, k, sequences, shape);
+    let keys = Transposed { strips: strips.f32s(), starts: &starts, shape };
     // Late blocks see more keys: they go first, so that the threads finish together.
-    let blocks: Vec<(&Range<usize>, Range<usize>)> = sequences
-        .iter()
-        .flat_map(|sequence| query_blocks(sequence.len()).rev().map(move |block| (sequence, block)))
+    let blocks: Vec<(usize, Range<usize>)> = (0..sequences.len())
+        .flat_map(|index| query_blocks(sequences[index].len()).rev().map(move |block| (index, block)))
         .collect();
     let (out, lse) = (SharedMut::new(out), SharedMut::new(lse));
-    let operands = Forward { out: &out, lse: &lse, q, k, v, shape };
+    let operands = Forward { out: &out, lse: &lse, q, v, shape };
     compute.parallel_for(blocks.len() * heads, &|task| {
-        let (sequence, block) = blocks[task / heads].clone();
-        let mut scores = compute.scratch(block.len() * block.end);
-        let head = task % heads;
-        compute.tier().run(ForwardBlock { operands, sequence: sequence.clone(), block, head, scores: scores.f32s() });
+        let ((index, block), head) = (blocks[task / heads].clone(), task % heads);
+        let sequence = sequences[index].clone();
+        let keys = keys.head(index, &sequence, head / (heads / kv_heads));
+        let mut scores = compute.scratch(block.len() * score_stride(block.end));
+        compute.tier().run(ForwardBlock { operands, sequence, block, head, keys, scores: scores.f32s() });
     });
 }
 
@@ -103,7 +175,6 @@ struct Forward<'a> {
     out: &'a SharedMut<'a, f32>,
     lse: &'a SharedMut<'a, f32>,
     q: &'a [f32],
-    k: &'a [f32],
     v: &'a [f32],
     shape: Shape,
 }
@@ -113,6 +184,7 @@ struct ForwardBlock<'a> {
     sequence: Range<usize>,
     block: Range<usize>,
     head: usize,
+    keys: &'a [f32], // transposed
     scores: &'a mut [f32],
 }
 
@@ -121,15 +193,15 @@ impl Kernel for ForwardBlock<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let ForwardBlock { operands, sequence, block, head, scores } = self;
+        let ForwardBlock { operands, sequence, block, head, keys, scores } = self;
         let shape = operands.shape;
         let head_rows = HeadRows::new(shape, &sequence, &block, head);
-        let (count, keys) = (block.len(), block.end);
-        let scores = &mut scores[..count * keys];
-        // SAFETY: rows and heads lie within q, k and v, whose sizes `Shape` has checked.
-        unsafe { head_rows.dot_rows(s, scores, operands.q, operands.k, shape.scale()) };
-        for (i, row) in scores.chunks_exact_mut(keys).enumerate() {
-            let (seen, unseen) = row.split_at_mut(block.start + i + 1);
+        let stride = score_stride(block.end);
+        let scores = &mut scores[..block.len() * stride];
+        // SAFETY: rows and heads lie within q and v, whose sizes `Shape` has checked.
+        unsafe { head_rows.dot_rows(s, scores, operands.q, keys, shape.scale()) };
+        for (i, row) in scores.chunks_exact_mut(stride).enumerate() {
+            let (seen, unseen) = row[..block.end].split_at_mut(block.start + i + 1);
             let max = slice::max(s, seen);
             let sum = slice::exp_in_place(s, seen, 1.0, max);
             slice::scale(s, seen, 1.0 / sum);
@@ -164,28 +236,31 @@ impl HeadRows {
         }
     }
 
-    /// scores (count, keys) = alpha · rows of q · rows of kᵀ.
+    /// scores (count, keys) = alpha · rows of q · transposed keys.
     ///
     /// # Safety
-    /// The rows must lie within q and k.
+    /// The rows must lie within q.
     #[inline(always)]
-    unsafe fn dot_rows<S: Simd>(&self, s: S, scores: &mut [f32], q: &[f32], k: &[f32], alpha: f32) {
-        assert_eq!(scores.len(), self.count * self.keys);
-        let product = Product {
-            y: scores.as_mut_ptr(),
-            y_stride: self.keys,
-            x: q[self.q_start..].as_ptr(),
-            x_row: self.shape.q_width(),
-            x_step: 1,
-            w: k[self.kv_start..].as_ptr(),
-            w_stride: self.shape.kv_width(),
-            w_lanes: Lanes::Sum,
-            k: self.shape.head_dim,
-            alpha,
-            accumulate: false,
-        };
-        // SAFETY: passed on.
-        unsafe { run_part(s, &product, 0..self.count, 0..self.keys) };
+    unsafe fn dot_rows<S: Simd>(&self, s: S, scores: &mut [f32], q: &[f32], keys: &[f32], alpha: f32) {
+        assert_eq!(scores.len(), self.count * score_stride(self.keys));
+        let strips = keys.chunks_exact(STRIP * self.shape.head_dim).zip((0..self.keys).step_by(STRIP));
+        for (strip, first) in strips {
+            let product = Product {
+                y: scores[first..].as_mut_ptr(),
+                y_stride: score_stride(self.keys),
+                x: q[self.q_start..].as_ptr(),
+                x_row: self.shape.q_width(),
+                x_step: 1,
+                w: strip.as_ptr(),
+                w_stride: STRIP,
+                w_lanes: Lanes::Columns,
+                k: self.shape.head_dim,
+                alpha,
+                accumulate: false,
+            };
+            // SAFETY: the strip is whole, the columns end within a row of scores, the rest is passed on.
+            unsafe { run_part(s, &product, 0..self.count, 0..STRIP.min(self.keys - first)) };
+        }
     }
 
     /// Rows of out = weights (count, keys) · rows of v.
@@ -194,12 +269,12 @@ impl HeadRows {
     /// The rows must lie within out and v, and nobody else may touch them in out.
     #[inline(always)]
     unsafe fn weigh_rows<S: Simd>(&self, s: S, out: *mut f32, weights: &[f32], v: &[f32]) {
-        assert_eq!(weights.len(), self.count * self.keys);
+        assert_eq!(weights.len(), self.count * score_stride(self.keys));
         let product = Product {
             y: out.wrapping_add(self.q_start),
             y_stride: self.shape.q_width(),
             x: weights.as_ptr(),
-            x_row: self.keys,
+            x_row: score_stride(self.keys),
             x_step: 1,
             w: v[self.kv_start..].as_ptr(),
             w_stride: self.shape.kv_width(),
@@ -218,13 +293,13 @@ impl HeadRows {
     /// The rows must lie within dv and dout, and nobody else may touch them in dv.
     #[inline(always)]
     unsafe fn spread_rows<S: Simd>(&self, s: S, dv: *mut f32, weights: &[f32], dout: &[f32]) {
-        assert_eq!(weights.len(), self.count * self.keys);
+        assert_eq!(weights.len(), self.count * score_stride(self.keys));
         let product = Product {
             y: dv.wrapping_add(self.kv_start),
             y_stride: self.shape.kv_width(),
             x: weights.as_ptr(),
             x_row: 1,
-            x_step: self.keys,
+            x_step: score_stride(self.keys),
             w: dout[self.q_start..].as_ptr(),
             w_stride: self.shape.q_width(),
             w_lanes: Lanes::Columns,
@@ -266,15 +341,24 @@ pub fn attention_causal_backward(
     }
     dk.fill(0.0);
     dv.fill(0.0);
+    let (starts, size) = Transposed::layout(shape, sequences);
+    let (mut key_strips, mut value_strips) = (compute.scratch(size), compute.scratch(size));
+    Transposed::fill(compute, key_strips.f32s(), &starts, k, sequences, shape);
+    Transposed::fill(compute, value_strips.f32s(), &starts, v, sequences, shape);
+    let keys = Transposed { strips: key_strips.f32s(), starts: &starts, shape };
+    let values = Transposed { strips: value_strips.f32s(), starts: &starts, shape };
     let (dq, dk, dv) = (SharedMut::new(dq), SharedMut::new(dk), SharedMut::new(dv));
-    let operands = Backward { dq: &dq, dk: &dk, dv: &dv, dout, q, k, v, out, lse, shape };
+    let operands = Backward { dq: &dq, dk: &dk, dv: &dv, dout, q, k, out, lse, shape };
     // The heads that share a key and value head add to the same dk and dv: they are one task, in order.
     compute.parallel_for(sequences.len() * kv_heads, &|task| {
-        let (sequence, kv_head) = (sequences[task / kv_heads].clone(), task % kv_heads);
-        let size = BLOCK_ROWS.min(sequence.len()) * sequence.len();
+        let (index, kv_head) = (task / kv_heads, task % kv_heads);
+        let sequence = sequences[index].clone();
+        let keys = keys.head(index, &sequence, kv_head);
+        let values = values.head(index, &sequence, kv_head);
+        let size = BLOCK_ROWS.min(sequence.len()) * score_stride(sequence.len());
         let (mut weights, mut dscores) = (compute.scratch(size), compute.scratch(size));
         let (weights, dscores) = (weights.f32s(), dscores.f32s());
-        compute.tier().run(BackwardHead { operands, sequence, kv_head, weights, dscores });
+        compute.tier().run(BackwardHead { operands, sequence, kv_head, keys, values, weights, dscores });
     });
 }
 
@@ -286,7 +370,6 @@ struct Backward<'a> {
     dout: &'a [f32],
     q: &'a [f32],
     k: &'a [f32],
-    v: &'a [f32],
     out: &'a [f32],
     lse: &'a [f32],
     shape: Shape,
@@ -296,6 +379,8 @@ struct BackwardHead<'a> {
     operands: Backward<'a>,
     sequence: Range<usize>,
     kv_head: usize,
+    keys: &'a [f32],   // transposed
+    values: &'a [f32], // transposed
     weights: &'a mut [f32],
     dscores: &'a mut [f32],
 }
@@ -305,19 +390,19 @@ impl Kernel for BackwardHead<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let BackwardHead { operands, sequence, kv_head, weights, dscores } = self;
+        let BackwardHead { operands, sequence, kv_head, keys, values, weights, dscores } = self;
         let shape = operands.shape;
         let group = shape.heads / shape.kv_heads;
         for head in kv_head * group..(kv_head + 1) * group {
             for block in query_blocks(sequence.len()) {
                 let head_rows = HeadRows::new(shape, &sequence, &block, head);
-                let size = block.len() * block.end;
+                let size = block.len() * score_stride(block.end);
                 let (weights, dscores) = (&mut weights[..size], &mut dscores[..size]);
                 // SAFETY: rows and heads lie within the operands, whose sizes `Shape` and the entry have checked;
                 // this head of dq, and this key and value head of dk and dv, belong to this task.
                 unsafe {
-                    head_rows.dot_rows(s, weights, operands.q, operands.k, shape.scale());
-                    head_rows.dot_rows(s, dscores, operands.dout, operands.v, 1.0);
+                    head_rows.dot_rows(s, weights, operands.q, keys, shape.scale());
+                    head_rows.dot_rows(s, dscores, operands.dout, values, 1.0);
                     score_gradients(s, weights, dscores, &operands, &sequence, &block, head);
                     head_rows.weigh_rows(s, operands.dq.as_mut_ptr(), dscores, operands.k);
                     head_rows.spread_rows(s, operands.dk.as_mut_ptr(), dscores, operands.q);
@@ -341,14 +426,15 @@ fn score_gradients<S: Simd>(
 ) {
     let Shape { heads, head_dim, .. } = operands.shape;
     let scale = s.splat(operands.shape.scale());
-    let rows = weights.chunks_exact_mut(block.end).zip(dscores.chunks_exact_mut(block.end));
+    let stride = score_stride(block.end);
+    let rows = weights.chunks_exact_mut(stride).zip(dscores.chunks_exact_mut(stride));
     for (i, (weights, dscores)) in rows.enumerate() {
         let at = (sequence.start + block.start + i) * heads + head;
         let (dout, out) = (&operands.dout[at * head_dim..][..head_dim], &operands.out[at * head_dim..][..head_dim]);
         let along = s.splat(-slice::dot(s, dout, out));
         let negative_lse = s.splat(-operands.lse[at]);
-        let (weights, unseen_weights) = weights.split_at_mut(block.start + i + 1);
-        let (dscores, unseen_dscores) = dscores.split_at_mut(block.start + i + 1);
+        let (weights, unseen_weights) = weights[..block.end].split_at_mut(block.start + i + 1);
+        let (dscores, unseen_dscores) = dscores[..block.end].split_at_mut(block.start + i + 1);
         for j in (0..weights.len()).step_by(S::LANES) {
             let p = exp(s, s.add(load_at(s, weights, j), negative_lse));
             store_at(s, weights, j, p);

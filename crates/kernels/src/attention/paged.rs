@@ -119,11 +119,14 @@ impl Kernel for Items<'_> {
 
 /// The parts of a row's positions that lie in one block each: (first position, tokens, offset in the cache).
 #[inline(always)]
-fn blocks<'a>(cache: &'a PagedCache<'_>, row: &'a AttentionRow<'_>) -> impl Iterator<Item = (usize, usize, usize)> + 'a {
+fn blocks<'a>(
+    cache: &'a PagedCache<'_>,
+    row: &'a AttentionRow<'_>,
+) -> impl Iterator<Item = (usize, usize, usize)> + 'a {
     let tokens = row.position as usize + 1;
-    (0..tokens).step_by(cache.block_tokens).map(move |first| {
-        (first, cache.block_tokens.min(tokens - first), cache.offset(row, first))
-    })
+    (0..tokens)
+        .step_by(cache.block_tokens)
+        .map(move |first| (first, cache.block_tokens.min(tokens - first), cache.offset(row, first)))
 }
 
 /// scores (group, tokens) = q · key / sqrt(head_dim).

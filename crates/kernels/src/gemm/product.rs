@@ -206,7 +206,13 @@ unsafe fn row_tiles<S: Simd, const V: usize>(s: S, p: &Product, rows: Range<usiz
 }
 
 #[inline(always)]
-unsafe fn column_tile<S: Simd, const R: usize, const V: usize>(s: S, p: &Product, row: usize, column: usize, lanes: usize) {
+unsafe fn column_tile<S: Simd, const R: usize, const V: usize>(
+    s: S,
+    p: &Product,
+    row: usize,
+    column: usize,
+    lanes: usize,
+) {
     if R > S::TILE_ROWS || V > S::TILE_VECTORS {
         return; // never reached; keeps tiles that would spill registers from being compiled
     }
@@ -253,14 +259,16 @@ unsafe fn run_dots<S: Simd>(s: S, p: &Product, rows: Range<usize>, columns: Rang
         let block_end = columns.end.min(block + block_columns);
         let mut row = rows.start;
         while row < rows.end {
-            let count = if S::LANES < 16 { 2 } else { 4 }.min(rows.end - row);
+            let count = S::DOT_ROWS.min(rows.end - row);
             // SAFETY: passed on.
             unsafe {
                 match count {
                     1 => dot_tiles::<S, 1>(s, p, row, block..block_end),
                     2 => dot_tiles::<S, 2>(s, p, row, block..block_end),
                     3 => dot_tiles::<S, 3>(s, p, row, block..block_end),
-                    _ => dot_tiles::<S, 4>(s, p, row, block..block_end),
+                    4 => dot_tiles::<S, 4>(s, p, row, block..block_end),
+                    5 => dot_tiles::<S, 5>(s, p, row, block..block_end),
+                    _ => dot_tiles::<S, 6>(s, p, row, block..block_end),
                 }
             }
             row += count;
@@ -271,50 +279,68 @@ unsafe fn run_dots<S: Simd>(s: S, p: &Product, rows: Range<usize>, columns: Rang
 
 #[inline(always)]
 unsafe fn dot_tiles<S: Simd, const R: usize>(s: S, p: &Product, row: usize, columns: Range<usize>) {
-    let mut column = columns.start;
-    while column < columns.end {
-        let count = DOT_COLUMNS.min(columns.end - column);
-        // SAFETY: passed on.
-        unsafe {
-            if count == DOT_COLUMNS {
-                dot_tile::<S, R, DOT_COLUMNS>(s, p, row, column);
-            } else {
-                (0..count).for_each(|i| dot_tile::<S, R, 1>(s, p, row, column + i));
+    if R > S::DOT_ROWS {
+        return; // never reached; keeps tiles that would spill registers from being compiled
+    }
+    let whole_end = columns.end - columns.len() % DOT_COLUMNS;
+    // SAFETY: passed on.
+    unsafe {
+        for column in (columns.start..whole_end).step_by(DOT_COLUMNS) {
+            let sums = dot_tile::<S, R, DOT_COLUMNS>(s, p, row, column);
+            for r in 0..R {
+                let to = p.y.add((row + r) * p.y_stride + column);
+                s.store_sum4(to, sums[r], p.alpha, p.accumulate);
             }
         }
-        column += count;
+        for column in whole_end..columns.end {
+            let sums = dot_tile::<S, R, 1>(s, p, row, column);
+            for r in 0..R {
+                let to = p.y.add((row + r) * p.y_stride + column);
+                *to = p.alpha * s.sum(sums[r][0]) + if p.accumulate { *to } else { 0.0 };
+            }
+        }
     }
 }
 
+/// The products of R rows of x and C rows of w, the others zero, yet to be added up across lanes.
 #[inline(always)]
-unsafe fn dot_tile<S: Simd, const R: usize, const C: usize>(s: S, p: &Product, row: usize, column: usize) {
+unsafe fn dot_tile<S: Simd, const R: usize, const C: usize>(
+    s: S,
+    p: &Product,
+    row: usize,
+    column: usize,
+) -> [[S::F; DOT_COLUMNS]; R] {
     let mut sums = [[s.zero(); DOT_COLUMNS]; R];
-    let whole = p.k / S::LANES * S::LANES;
+    let (x_row, w_stride) = (p.x_row, p.w_stride);
+    let rest = p.k % S::LANES;
+    let whole = p.k - rest;
     // SAFETY: rows, columns and steps lie within the operands.
     unsafe {
-        let x = p.x.add(row * p.x_row);
-        let w = p.w.add(column * p.w_stride);
+        let x = p.x.add(row * x_row);
+        let w = p.w.add(column * w_stride);
         let mut at = 0;
-        while at < p.k {
-            let load = |from: *const f32| if at < whole { s.load(from) } else { s.load_head(from, p.k - whole) };
+        while at < whole {
             let mut w_vectors = [s.zero(); C];
             for c in 0..C {
-                w_vectors[c] = load(w.add(c * p.w_stride + at));
+                w_vectors[c] = s.load(w.add(c * w_stride + at));
             }
             for r in 0..R {
-                let x_vector = load(x.add(r * p.x_row + at));
+                let x_vector = s.load(x.add(r * x_row + at));
                 for c in 0..C {
                     sums[r][c] = s.fma(x_vector, w_vectors[c], sums[r][c]);
                 }
             }
             at += S::LANES;
         }
-        for r in 0..R {
-            let sums = s.sum4(sums[r]);
-            for c in 0..C {
-                let to = p.y.add((row + r) * p.y_stride + column + c);
-                *to = p.alpha * sums[c] + if p.accumulate { *to } else { 0.0 };
+        if rest > 0 {
+            for r in 0..R {
+                let x_vector = s.load_head(x.add(r * x_row + whole), rest);
+                for c in 0..C {
+                    let w_vector = s.load_head(w.add(c * w_stride + whole), rest);
+                    sums[r][c] = s.fma(x_vector, w_vector, sums[r][c]);
+                }
             }
         }
     }
+    sums
 }

@@ -36,7 +36,8 @@ pub(super) fn matmul(
             // SAFETY: each row of pairs belongs to one task; `Compute` proves the tier's features.
             unsafe { native::round_rows(shared.range(rows.start * pairs..rows.end * pairs), x, rows, n_in) };
         });
-        let operands = Operands { x: x_pairs.as_ptr(), x_stride: pairs, lines: lines.as_ptr(), layout, y: y.as_mut_ptr(), n_out };
+        let operands =
+            Operands { x: x_pairs.as_ptr(), x_stride: pairs, lines: lines.as_ptr(), layout, y: y.as_mut_ptr(), n_out };
         return for_each_block(compute, rows, layout.panels, size_of::<u32>() * pairs, products, &|rows, panels| {
             // SAFETY: `Compute` proves the tier's features; the blocks are disjoint and within the operands.
             unsafe { native::run(operands, rows, panels) };
@@ -54,7 +55,14 @@ pub(super) fn matmul(
         }
         padded.f32s()
     };
-    let operands = Operands { x: x_even.as_ptr().cast(), x_stride: pairs, lines: lines.as_ptr(), layout, y: y.as_mut_ptr(), n_out };
+    let operands = Operands {
+        x: x_even.as_ptr().cast(),
+        x_stride: pairs,
+        lines: lines.as_ptr(),
+        layout,
+        y: y.as_mut_ptr(),
+        n_out,
+    };
     for_each_block(compute, rows, layout.panels, size_of::<[f32; PAIR]>() * pairs, products, &|rows, panels| {
         tier.run(WidenBlock { operands, rows, panels });
     });
@@ -231,7 +239,11 @@ mod native {
                     for r in 0..R {
                         let x = _mm512_set1_epi32(operands.x_pair(row + r, step).cast_signed());
                         for v in 0..V {
-                            sums[r][v] = _mm512_dpbf16_ps(sums[r][v], std::mem::transmute::<__m512i, __m512bh>(x), std::mem::transmute::<__m512i, __m512bh>(w[v]));
+                            sums[r][v] = _mm512_dpbf16_ps(
+                                sums[r][v],
+                                std::mem::transmute::<__m512i, __m512bh>(x),
+                                std::mem::transmute::<__m512i, __m512bh>(w[v]),
+                            );
                         }
                     }
                 }

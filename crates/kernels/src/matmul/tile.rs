@@ -59,7 +59,9 @@ pub(super) fn for_each_block(
     let block_rows = block_rows(row_bytes);
     let row_blocks = rows.div_ceil(block_rows);
     let groups = panels.div_ceil(GROUP_PANELS);
-    let column_blocks = if row_blocks * groups >= compute.threads() * BLOCKS_PER_THREAD && row_blocks * groups <= products / TASK_PRODUCTS_MIN {
+    let column_blocks = if row_blocks * groups >= compute.threads() * BLOCKS_PER_THREAD
+        && row_blocks * groups <= products / TASK_PRODUCTS_MIN
+    {
         groups
     } else {
         compute.threads().min(panels)

@@ -22,7 +22,8 @@ pub fn attention_paged(
             let key = |j: usize| &cache.keys[slots[j] + kv_start..][..head_dim];
             let (weights, _) = softmax_weights(&q[at..][..head_dim], slots.len(), key);
             for d in 0..head_dim {
-                let sum: f64 = (0..slots.len()).map(|j| weights[j] * f64::from(cache.values[slots[j] + kv_start + d])).sum();
+                let sum: f64 =
+                    (0..slots.len()).map(|j| weights[j] * f64::from(cache.values[slots[j] + kv_start + d])).sum();
                 out[at + d] = sum as f32;
             }
         }

@@ -14,15 +14,7 @@ pub fn rms_norm(y: &mut [f32], x: &[f32], weight: &[f32], eps: f32, rows: usize,
 }
 
 /// dx of [`rms_norm`], overwritten.
-pub fn rms_norm_backward(
-    dx: &mut [f32],
-    dy: &[f32],
-    x: &[f32],
-    weight: &[f32],
-    eps: f32,
-    rows: usize,
-    dim: usize,
-) {
+pub fn rms_norm_backward(dx: &mut [f32], dy: &[f32], x: &[f32], weight: &[f32], eps: f32, rows: usize, dim: usize) {
     for row in 0..rows {
         let x = &x[row * dim..][..dim];
         let dy = &dy[row * dim..][..dim];

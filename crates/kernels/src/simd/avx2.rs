@@ -37,9 +37,24 @@ fn head_mask(_proof: Avx2, count: usize) -> __m256i {
     }
 }
 
+/// The sums of the lanes of four vectors, (0 + 1) + (2 + 3) in each 128 bits and then across.
+#[inline(always)]
+fn sum4(_proof: Avx2, [a, b, c, d]: [__m256; 4]) -> __m128 {
+    // SAFETY: the token proves the features.
+    unsafe {
+        let ab = _mm256_add_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+        let cd = _mm256_add_ps(_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+        let low = _mm256_shuffle_ps::<0b01_00_01_00>(ab, cd);
+        let high = _mm256_shuffle_ps::<0b11_10_11_10>(ab, cd);
+        let each = _mm256_add_ps(low, high);
+        _mm_add_ps(_mm256_castps256_ps128(each), _mm256_extractf128_ps::<1>(each))
+    }
+}
+
 impl Simd for Avx2 {
     type F = __m256;
     const LANES: usize = 8;
+    const DOT_ROWS: usize = 2;
     const TILE_ROWS: usize = 4;
     const TILE_VECTORS: usize = 2;
 
@@ -147,16 +162,19 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn sum4(self, [a, b, c, d]: [__m256; 4]) -> [f32; 4] {
-        // SAFETY: token; `[f32; 4]` and `__m128` have the same size and any bits are valid.
+    fn sum4(self, x: [__m256; 4]) -> [f32; 4] {
+        // SAFETY: `[f32; 4]` and `__m128` have the same size and any bits are valid.
+        unsafe { std::mem::transmute(sum4(self, x)) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_sum4(self, to: *mut f32, x: [__m256; 4], alpha: f32, accumulate: bool) {
+        let sums = sum4(self, x);
+        // SAFETY: token, and the caller vouches for four elements.
         unsafe {
-            let ab = _mm256_add_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
-            let cd = _mm256_add_ps(_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
-            let low = _mm256_shuffle_ps::<0b01_00_01_00>(ab, cd);
-            let high = _mm256_shuffle_ps::<0b11_10_11_10>(ab, cd);
-            let each = _mm256_add_ps(low, high);
-            let each = _mm_add_ps(_mm256_castps256_ps128(each), _mm256_extractf128_ps::<1>(each));
-            std::mem::transmute(each)
+            let scaled = _mm_mul_ps(_mm_set1_ps(alpha), sums);
+            let before = if accumulate { _mm_loadu_ps(to) } else { _mm_setzero_ps() };
+            _mm_storeu_ps(to, _mm_add_ps(scaled, before));
         }
     }
 

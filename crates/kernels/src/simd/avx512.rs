@@ -44,9 +44,26 @@ fn head_mask(count: usize) -> __mmask16 {
     ((1_u32 << count) - 1) as __mmask16
 }
 
+/// The sums of the lanes of four vectors, (0 + 1) + (2 + 3) in each 128 bits and then across.
+#[inline(always)]
+fn sum4(_proof: Avx512, [a, b, c, d]: [__m512; 4]) -> __m128 {
+    // SAFETY: the token proves the features.
+    unsafe {
+        let ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+        let cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+        let low = _mm512_shuffle_ps::<0b01_00_01_00>(ab, cd);
+        let high = _mm512_shuffle_ps::<0b11_10_11_10>(ab, cd);
+        let each = _mm512_add_ps(low, high);
+        let upper = _mm512_castps512_ps256(_mm512_shuffle_f32x4::<0b11_10_11_10>(each, each));
+        let each = _mm256_add_ps(_mm512_castps512_ps256(each), upper);
+        _mm_add_ps(_mm256_castps256_ps128(each), _mm256_extractf128_ps::<1>(each))
+    }
+}
+
 impl Simd for Avx512 {
     type F = __m512;
     const LANES: usize = 16;
+    const DOT_ROWS: usize = 6;
     const TILE_ROWS: usize = 6;
     const TILE_VECTORS: usize = 4;
 
@@ -154,18 +171,19 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn sum4(self, [a, b, c, d]: [__m512; 4]) -> [f32; 4] {
-        // SAFETY: token; `[f32; 4]` and `__m128` have the same size and any bits are valid.
+    fn sum4(self, x: [__m512; 4]) -> [f32; 4] {
+        // SAFETY: `[f32; 4]` and `__m128` have the same size and any bits are valid.
+        unsafe { std::mem::transmute(sum4(self, x)) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_sum4(self, to: *mut f32, x: [__m512; 4], alpha: f32, accumulate: bool) {
+        let sums = sum4(self, x);
+        // SAFETY: token, and the caller vouches for four elements.
         unsafe {
-            let ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
-            let cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
-            let low = _mm512_shuffle_ps::<0b01_00_01_00>(ab, cd);
-            let high = _mm512_shuffle_ps::<0b11_10_11_10>(ab, cd);
-            let each = _mm512_add_ps(low, high);
-            let upper = _mm512_castps512_ps256(_mm512_shuffle_f32x4::<0b11_10_11_10>(each, each));
-            let each = _mm256_add_ps(_mm512_castps512_ps256(each), upper);
-            let each = _mm_add_ps(_mm256_castps256_ps128(each), _mm256_extractf128_ps::<1>(each));
-            std::mem::transmute(each)
+            let scaled = _mm_mul_ps(_mm_set1_ps(alpha), sums);
+            let before = if accumulate { _mm_loadu_ps(to) } else { _mm_setzero_ps() };
+            _mm_storeu_ps(to, _mm_add_ps(scaled, before));
         }
     }
 

@@ -12,8 +12,7 @@ const SHIFT: f32 = 12_582_912.0;
 const LN2_HIGH: f32 = 0.693_359_4;
 const LN2_LOW: f32 = -2.121_944_4e-4;
 /// Coefficients of (e^r - 1 - r) / r² on |r| <= ln 2 / 2 (Cephes expf), highest power first.
-const POLYNOMIAL: [f32; 6] =
-    [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_65, 0.5];
+const POLYNOMIAL: [f32; 6] = [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_65, 0.5];
 
 /// e^x within 2 ulp; 0 below [`EXP_MIN`]; NaN stays NaN.
 #[inline(always)]

@@ -16,6 +16,7 @@ fn zip(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; L
 impl Simd for Portable {
     type F = [f32; LANES];
     const LANES: usize = LANES;
+    const DOT_ROWS: usize = 1;
     const TILE_ROWS: usize = 2;
     const TILE_VECTORS: usize = 2;
 
@@ -115,6 +116,18 @@ impl Simd for Portable {
     #[inline(always)]
     fn sum4(self, x: [Self::F; 4]) -> [f32; 4] {
         x.map(|x| self.sum(x))
+    }
+
+    #[inline(always)]
+    unsafe fn store_sum4(self, to: *mut f32, x: [Self::F; 4], alpha: f32, accumulate: bool) {
+        let sums = self.sum4(x);
+        for (i, sum) in sums.into_iter().enumerate() {
+            // SAFETY: the caller vouches for four elements.
+            unsafe {
+                let to = to.add(i);
+                to.write(alpha * sum + if accumulate { to.read() } else { 0.0 });
+            }
+        }
     }
 
     #[inline(always)]
