@@ -333,6 +333,7 @@ fn one_seed_one_text_and_the_neighbours_do_not_matter() {
     let started: Vec<_> = (0..6)
         .map(|seed| {
             let body = ask(seed).to_string().into_bytes();
+            let _inside = runtime.enter();
             runtime.spawn(acme.request("POST", "/v1/completions", Some(("application/json", body))).send())
         })
         .collect();

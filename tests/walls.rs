@@ -203,7 +203,7 @@ fn walls_stand_at_every_endpoint() {
     let world = World::start();
     let victim = victim(&world);
     let stranger = world.tenant("stranger", "tuned");
-    start_run(&stranger, &archive_of(Style::Boxed, 4), "learn", json!({"epochs": 1}));
+    start_run(&stranger, &archive_of(Style::Boxed, 5), "learn", json!({"epochs": 1}));
     let before = victim.state(&world);
     for case in &CASES {
         let operation = &operations[case.operation];

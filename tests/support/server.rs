@@ -82,8 +82,8 @@ fn atelier() -> std::process::Command {
 /// A server that runs. Killed when dropped.
 pub struct Process {
     child: Child,
-    /// What it prints; kept over restarts.
-    pub log: PathBuf,
+    /// What it says on standard error; kept over restarts.
+    log: PathBuf,
     stdout: PathBuf,
 }
 
@@ -153,7 +153,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
         if thread::panicking() {
-            let log = self.log();
+            let log = fs::read_to_string(&self.log).unwrap_or_default();
             let start = log.len().saturating_sub(LOG_SHOWN_BYTES);
             let shown = log.get(start..).unwrap_or(&log);
             eprintln!("the server's log ends so:\n{shown}");
@@ -163,11 +163,12 @@ impl Drop for Process {
 
 /// A data folder, the server on it, and the operator.
 pub struct World {
+    /// Stands first: it ends before its folder goes.
+    process: Option<Process>,
     home: TempDir,
     arguments: Vec<String>,
     variables: Vec<(String, String)>,
     url: Rc<RefCell<String>>,
-    pub process: Option<Process>,
 }
 
 impl World {
