@@ -32,15 +32,15 @@ pub struct CreateCompletionRequest {
     /// Text after the cursor: makes it a fill-in-the-middle request.
     pub suffix: Option<String>,
     /// Most tokens to generate per choice; 16 when absent.
-    pub max_tokens: Option<u32>,
+    pub max_tokens: Option<i64>,
     /// 0 is greedy; 1 when absent.
     pub temperature: Option<f32>,
     /// Nucleus sampling: keep the smallest set of tokens whose probabilities sum to this.
     pub top_p: Option<f32>,
     /// Keep only this many most likely tokens; 0 or absent keeps all. An extension that local engines share.
-    pub top_k: Option<u32>,
+    pub top_k: Option<i64>,
     /// Choices per prompt.
-    pub n: Option<u32>,
+    pub n: Option<i64>,
     /// Same seed, same prompt and same model version give the same tokens.
     pub seed: Option<i64>,
     /// One stop string or up to four.
@@ -51,11 +51,11 @@ pub struct CreateCompletionRequest {
     /// Options of the stream.
     pub stream_options: Option<StreamOptions>,
     /// Log-probabilities of the tokens and of this many alternatives, at most five.
-    pub logprobs: Option<u8>,
+    pub logprobs: Option<i64>,
     /// Answer the prompt before the completion.
     pub echo: Option<bool>,
     /// Accepted when it equals `n`; anything else is refused, since nothing here ranks choices.
-    pub best_of: Option<u32>,
+    pub best_of: Option<i64>,
     /// Accepted when 0.
     pub presence_penalty: Option<f32>,
     /// Accepted when 0.
@@ -64,6 +64,7 @@ pub struct CreateCompletionRequest {
     #[schema(value_type = Option<Object>)]
     pub logit_bias: Option<BTreeMap<String, f32>>,
     /// An end-user label of the client's own; not kept.
+    #[expect(dead_code, reason = "part of the wire shape and its document, without effect here")]
     pub user: Option<String>,
 }
 
@@ -99,6 +100,7 @@ pub struct StreamOptions {
     pub include_usage: bool,
     /// Accepted and without effect.
     #[serde(default)]
+    #[expect(dead_code, reason = "part of the wire shape and its document, without effect here")]
     pub include_obfuscation: bool,
 }
 
@@ -193,8 +195,8 @@ pub async fn create_completion(
 impl CreateCompletionRequest {
     /// JSON → a request within limits.
     fn check(self) -> Result<CompletionRequest, ApiError> {
-        let n = in_range("n", self.n.unwrap_or(1), 1, limits::CHOICES_MAX)?;
-        if self.best_of.is_some_and(|best_of| best_of != n) {
+        let n: u32 = count("n", self.n.unwrap_or(1), 1, limits::CHOICES_MAX)?;
+        if self.best_of.is_some_and(|best_of| best_of != i64::from(n)) {
             return Err(ApiError::invalid("'best_of' must equal 'n'. Leave it out.", Some("best_of"), None));
         }
         for (name, value) in
@@ -215,12 +217,8 @@ impl CreateCompletionRequest {
                 Some("unsupported_parameter"),
             ));
         }
-        if let Some(tokens_max) = self.max_tokens {
-            in_range("max_tokens", tokens_max, 1, limits::COMPLETION_TOKENS_MAX)?;
-        }
-        if let Some(logprobs) = self.logprobs {
-            in_range("logprobs", u32::from(logprobs), 0, u32::from(limits::LOGPROBS_MAX))?;
-        }
+        let tokens_max = self.max_tokens.map(|most| count("max_tokens", most, 1, limits::COMPLETION_TOKENS_MAX));
+        let logprobs = self.logprobs.map(|tops| count("logprobs", tops, 0, limits::LOGPROBS_MAX));
         let stop = match self.stop {
             None => Vec::new(),
             Some(StopInput::One(one)) => vec![one],
@@ -246,14 +244,14 @@ impl CreateCompletionRequest {
             prompts,
             suffix: self.suffix.filter(|suffix| !suffix.is_empty()),
             n,
-            tokens_max: self.max_tokens,
+            tokens_max: tokens_max.transpose()?,
             temperature: in_range("temperature", self.temperature.unwrap_or(1.0), 0.0, limits::TEMPERATURE_MAX)?,
             top_p: in_range("top_p", self.top_p.unwrap_or(1.0), 0.0, 1.0)?,
-            top_k: self.top_k.unwrap_or(0),
+            top_k: count("top_k", self.top_k.unwrap_or(0), 0, u32::MAX)?,
             // Any 64-bit pattern is a seed; the sign has no meaning.
             seed: self.seed.map(i64::cast_unsigned),
             stop,
-            logprobs: self.logprobs,
+            logprobs: logprobs.transpose()?,
             echo: self.echo.unwrap_or(false),
         })
     }
@@ -269,6 +267,16 @@ fn in_range<T: PartialOrd + std::fmt::Display>(name: &'static str, value: T, low
         Some(name),
         Some("invalid_value"),
     ))
+}
+
+/// A whole number within bounds. Wire types are wider than the bounds, so that a number outside of them is told from
+/// what is no number.
+fn count<T>(name: &'static str, value: i64, low: T, high: T) -> Result<T, ApiError>
+where
+    T: Copy + Into<i64> + TryFrom<i64>,
+{
+    let value = in_range(name, value, low.into(), high.into())?;
+    Ok(T::try_from(value).unwrap_or(high))
 }
 
 fn check_stop(stop: &[String]) -> Result<(), ApiError> {

@@ -40,7 +40,7 @@ impl NamedSchema {
 
 /// What a successful answer carries.
 pub(crate) enum Answer {
-    Json(StatusCode, NamedSchema),
+    Json(StatusCode, Box<NamedSchema>),
     Bytes(&'static str),
 }
 
@@ -104,7 +104,7 @@ impl Endpoint {
 
     /// The JSON of a successful answer.
     pub fn gives<T: ToSchema>(mut self, status: StatusCode) -> Self {
-        self.answer = Some(Answer::Json(status, NamedSchema::of::<T>()));
+        self.answer = Some(Answer::Json(status, Box::new(NamedSchema::of::<T>())));
         self
     }
 

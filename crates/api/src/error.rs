@@ -78,11 +78,6 @@ impl ApiError {
     pub fn body(&self) -> &ErrorBody {
         &self.body
     }
-
-    /// The HTTP status it is answered with.
-    pub fn status(&self) -> StatusCode {
-        self.status
-    }
 }
 
 impl From<PlatformError> for ApiError {

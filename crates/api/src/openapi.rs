@@ -59,7 +59,7 @@ fn operation(endpoint: Endpoint, schemas: &mut BTreeMap<String, Value>) -> Value
     }
     let (status, success) = match endpoint.answer {
         Some(Answer::Json(status, schema)) => {
-            (status.as_u16(), json!({"application/json": {"schema": refer(schema, schemas)}}))
+            (status.as_u16(), json!({"application/json": {"schema": refer(*schema, schemas)}}))
         }
         Some(Answer::Bytes(content_type)) => (200, json!({ content_type: {} })),
         None => (204, json!({})),

@@ -35,7 +35,7 @@ pub fn endpoints() -> Vec<Endpoint> {
             .about("Gives code to learn from: a tar.gz as the body, or the path of a folder on the server")
             .query("name", "Name of the source when the body is an archive")
             .takes::<sources::CreateSourceRequest>()
-            .body_limit(limits::ARCHIVE_BYTES_MAX)
+            .body_limit(limits::SOURCE_ARCHIVE_BYTES_MAX)
             .gives::<sources::SourceObject>(StatusCode::CREATED),
         Endpoint::new("list_sources", TenantAdmin, get(sources::list_sources), "/v1/sources")
             .about("The tenant's sources")

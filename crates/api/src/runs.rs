@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use atelier_domain::{RunId, SourceId};
-use atelier_platform::{LearnOptions, Platform, RunEvent, RunKind, RunRecord, RunState, StartRun};
+use atelier_platform::{LearnOptions, Platform, RunEvent, RunKind, RunRecord, RunState, StartRun, run_kind};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -228,10 +228,7 @@ fn run_object(run: RunRecord) -> RunObject {
     RunObject {
         id: run.id.to_string(),
         object: "run",
-        kind: match run.kind {
-            RunKind::Learn => "learn",
-            RunKind::Evaluate => "evaluate",
-        },
+        kind: run_kind(&run).as_str(),
         status: match run.state {
             RunState::Queued => "queued",
             RunState::Running => "running",

@@ -96,7 +96,7 @@ pub async fn usage_completions(
     Authenticated(caller): Authenticated,
     WireQuery(request): WireQuery<UsageRequest>,
 ) -> Result<Json<UsagePageObject>, ApiError> {
-    let page = platform.usage_completions(&caller, request.check()?).await?;
+    let page = platform.usage_completions(&caller, &request.check()?).await?;
     let data = page.buckets.into_iter().map(|bucket| UsageBucketObject {
         object: "bucket",
         start_time: bucket.start.seconds(),
