@@ -14,9 +14,9 @@ use half::bf16;
 const MEASUREMENT: Duration = Duration::from_millis(150);
 /// One sample is at least this long, so that reading the clock does not count.
 const SAMPLE_MIN: Duration = Duration::from_micros(50);
-/// Shapes (n_out, n_in): square, a model of hidden size 320, one of hidden size 896.
-const SHAPES: [(usize, usize); 7] =
-    [(2048, 2048), (320, 320), (896, 320), (320, 896), (896, 896), (4864, 896), (896, 4864)];
+/// Shapes (n_out, n_in): square, a model of hidden size 320, one of hidden size 896, and more than the caches hold.
+const SHAPES: [(usize, usize); 8] =
+    [(2048, 2048), (320, 320), (896, 320), (320, 896), (896, 896), (4864, 896), (896, 4864), (65_536, 896)];
 
 /// One tier's measurements.
 struct Bench<'a> {
@@ -66,6 +66,12 @@ fn products(bench: &mut Bench<'_>) -> io::Result<()> {
         for (n_out, n_in) in SHAPES {
             let weight: Vec<bf16> = numbers(n_out * n_in).into_iter().map(bf16::from_f32).collect();
             let w = Matrix::pack(compute, &weight, n_out, n_in, format);
+            bench.measure(&format!("pack {format} ({n_out}, {n_in})"), 0, 2 * weight.len(), || {
+                std::hint::black_box(Matrix::pack(compute, &weight, n_out, n_in, format));
+            })?;
+            bench.measure(&format!("pack_transposed ({n_out}, {n_in})"), 0, 2 * weight.len(), || {
+                std::hint::black_box(Matrix::pack_transposed(compute, &weight, n_out, n_in));
+            })?;
             for rows in [1, 16, 256] {
                 let x = numbers(rows * n_in);
                 let mut y = vec![0.0; rows * n_out];

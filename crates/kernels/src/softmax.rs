@@ -16,7 +16,7 @@ impl Kernel for Softmax<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let max = slice::max(s, self.0);
-        let sum = slice::exp_in_place(s, self.0, 1.0, max);
+        let sum = slice::exp_in_place(s, self.0, max);
         slice::scale(s, self.0, 1.0 / sum);
     }
 }

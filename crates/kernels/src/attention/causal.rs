@@ -203,7 +203,7 @@ impl Kernel for ForwardBlock<'_> {
         for (i, row) in scores.chunks_exact_mut(stride).enumerate() {
             let (seen, unseen) = row[..block.end].split_at_mut(block.start + i + 1);
             let max = slice::max(s, seen);
-            let sum = slice::exp_in_place(s, seen, 1.0, max);
+            let sum = slice::exp_in_place(s, seen, max);
             slice::scale(s, seen, 1.0 / sum);
             unseen.fill(0.0);
             let at = (sequence.start + block.start + i) * shape.heads + head;

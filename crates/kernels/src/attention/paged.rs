@@ -106,7 +106,7 @@ impl Kernel for Items<'_> {
             out.fill(0.0);
             for (scores, sum) in scores.chunks_exact_mut(tokens).zip(sums.iter_mut()) {
                 let max = slice::max(s, scores);
-                *sum = slice::exp_in_place(s, scores, 1.0, max);
+                *sum = slice::exp_in_place(s, scores, max);
             }
             // Weights stay unnormalised until the end: dividing the few elements of out is less work.
             weigh_values(s, out, scores, &cache, row, kv_start, head_dim);

@@ -40,14 +40,14 @@ pub(crate) fn max<S: Simd>(s: S, x: &[f32]) -> f32 {
     x[at..].iter().fold(max, |max, &x| if x > max { x } else { max })
 }
 
-/// x = exp(x · factor - subtract); gives the sum of the results.
+/// x = exp(x - subtract); gives the sum of the results.
 #[inline(always)]
-pub(crate) fn exp_in_place<S: Simd>(s: S, x: &mut [f32], factor: f32, subtract: f32) -> f32 {
-    let (factor, subtract) = (s.splat(factor), s.splat(-subtract));
+pub(crate) fn exp_in_place<S: Simd>(s: S, x: &mut [f32], subtract: f32) -> f32 {
+    let negative = s.splat(-subtract);
     let mut sums = [s.zero(); 2];
     let mut at = 0;
     while at < x.len() {
-        let e = exp(s, s.fma(load_at(s, x, at), factor, subtract));
+        let e = exp(s, s.add(load_at(s, x, at), negative));
         store_at(s, x, at, e);
         // Read back, so that lanes beyond the end are zero.
         let sum = &mut sums[at / S::LANES % 2];
