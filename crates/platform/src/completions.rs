@@ -1,8 +1,8 @@
 //! Completions: the story of a request, and how its text becomes tokens.
 
 use atelier_access::Caller;
-use atelier_domain::limits::{self, COMPLETION_TOKENS_DEFAULT};
 use atelier_domain::TokenCounts;
+use atelier_domain::limits::{self, COMPLETION_TOKENS_DEFAULT};
 use atelier_engine::{CompletionJob, Generation, Sampling};
 use atelier_model::{Config, Tokenizer};
 use atelier_store::Outcome;
@@ -80,9 +80,7 @@ impl Platform {
         let submitted: Result<Vec<Generation>, _> =
             plans.iter().map(|plan| self.engine().submit(plan.job.clone())).collect();
         match submitted {
-            Ok(generations) => {
-                Ok(CompletionStream::start(self, (id, request), plans, generations, meter, admission))
-            }
+            Ok(generations) => Ok(CompletionStream::start(self, (id, request), plans, generations, meter, admission)),
             Err(error) => {
                 meter.settle(TokenCounts::default(), Outcome::Failed).await;
                 Err(error.into())
@@ -93,7 +91,12 @@ impl Platform {
 
 impl CompletionRequest {
     /// The choices as jobs for the engine; refuses what could never be served, before anything is written.
-    fn plan(&self, resolved: &Resolved, tokenizer: &Tokenizer, config: &Config) -> Result<Vec<ChoicePlan>, PlatformError> {
+    fn plan(
+        &self,
+        resolved: &Resolved,
+        tokenizer: &Tokenizer,
+        config: &Config,
+    ) -> Result<Vec<ChoicePlan>, PlatformError> {
         self.check()?;
         let seed = self.seed.map_or_else(random_seed, Ok)?;
         let tokens_max = self.tokens_max.map_or(COMPLETION_TOKENS_DEFAULT, |tokens_max| tokens_max as usize);

@@ -218,10 +218,9 @@ impl From<StoreError> for PlatformError {
                 message: "There is no previous version to go back to. List versions and name one.".to_owned(),
                 code: "no_previous_version",
             },
-            StoreError::AlreadyFinished => Self::Conflict {
-                message: "The run has ended already.".to_owned(),
-                code: "run_ended",
-            },
+            StoreError::AlreadyFinished => {
+                Self::Conflict { message: "The run has ended already.".to_owned(), code: "run_ended" }
+            }
             StoreError::TooMany { what, limit } => Self::Conflict {
                 message: format!("There are {limit} {what} already, which is the most. Remove one first."),
                 code: "too_many",
@@ -247,9 +246,11 @@ impl From<SubmitError> for PlatformError {
                 retry_after_ms: RETRY_AFTER_MS,
             },
             SubmitError::ShuttingDown => Self::closing(),
-            SubmitError::PromptTooLong { .. } | SubmitError::NeverFits { .. } => {
-                Self::invalid(format!("Shorten the prompt or 'max_tokens': {error}."), "prompt", "context_length_exceeded")
-            }
+            SubmitError::PromptTooLong { .. } | SubmitError::NeverFits { .. } => Self::invalid(
+                format!("Shorten the prompt or 'max_tokens': {error}."),
+                "prompt",
+                "context_length_exceeded",
+            ),
             SubmitError::EmptyPrompt | SubmitError::InvalidToken { .. } => {
                 Self::invalid(format!("Invalid prompt: {error}."), "prompt", "invalid_value")
             }

@@ -326,7 +326,8 @@ impl Platform {
         let config = self.base().config();
         let checked = options.over(TrainOptions::recipe(0, config.hidden_size));
         if checked.window_tokens > config.context_tokens_max {
-            let message = format!("The option 'window_tokens' must not exceed this model's {}.", config.context_tokens_max);
+            let message =
+                format!("The option 'window_tokens' must not exceed this model's {}.", config.context_tokens_max);
             return Err(PlatformError::invalid(message, "options", "invalid_value"));
         }
         match checked.check() {
@@ -379,7 +380,15 @@ mod tests {
     #[test]
     fn names_of_sources() {
         let long = "a".repeat(limits::SOURCE_NAME_BYTES_MAX + 1);
-        for (name, valid) in [("app", true), (" app ", true), ("my app/é", true), ("", false), ("  ", false), ("a\nb", false), (&long, false)] {
+        for (name, valid) in [
+            ("app", true),
+            (" app ", true),
+            ("my app/é", true),
+            ("", false),
+            ("  ", false),
+            ("a\nb", false),
+            (&long, false),
+        ] {
             assert_eq!(source_name(name).is_ok(), valid, "{name:?}");
         }
     }

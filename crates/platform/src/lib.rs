@@ -13,21 +13,21 @@
 //! - an adapter becomes live by one transaction of the store and by nothing else, and only past the gate;
 //! - nothing prompt-shaped, completion-shaped or key-shaped is logged.
 
-mod error;
-pub mod platform;
+mod adapters;
 pub mod completions;
-mod models;
+mod error;
+pub mod learn;
 mod limits;
 mod metering;
+mod models;
+pub mod pipeline;
+pub mod platform;
 mod stream;
 pub mod tenants;
-pub mod learn;
-pub mod versions;
-pub mod usage;
-mod adapters;
 mod training_base;
+pub mod usage;
+pub mod versions;
 mod worker;
-pub mod pipeline;
 
 pub use atelier_engine::{EngineOptions, FinishReason};
 pub use atelier_model::{Adapter, AdapterFiles, Model, Tier, WeightFormat};

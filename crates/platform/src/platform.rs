@@ -313,8 +313,7 @@ impl Platform {
 /// When it is missing, damaged or not supported.
 pub fn inspect_base(folder: &Path) -> Result<String, PlatformError> {
     let load = LoadOptions { format: WeightFormat::Bf16, with_backward: false };
-    let model = Model::load(Arc::new(Compute::new(Tier::detect(), 1)), folder, load)
-        .map_err(PlatformError::Base)?;
+    let model = Model::load(Arc::new(Compute::new(Tier::detect(), 1)), folder, load).map_err(PlatformError::Base)?;
     let config = model.config();
     Ok(format!(
         "{:?}, {:.1} million parameters, {} tokens of context",

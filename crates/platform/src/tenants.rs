@@ -36,9 +36,9 @@ impl Platform {
             let message = "The plan `dedicated` is not offered by this server yet. Choose `shared` or `tuned`.";
             return Err(PlatformError::invalid(message, "plan", "unsupported_plan"));
         }
-        let name: TenantName = name
-            .parse()
-            .map_err(|error: atelier_domain::ParseError| PlatformError::invalid(format!("{error}."), "name", "invalid_value"))?;
+        let name: TenantName = name.parse().map_err(|error: atelier_domain::ParseError| {
+            PlatformError::invalid(format!("{error}."), "name", "invalid_value")
+        })?;
         let (tenant, key) = self.store().create_tenant(&grant, name, plan).await?;
         Ok(CreatedTenant { tenant, key })
     }

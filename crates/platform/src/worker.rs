@@ -291,7 +291,11 @@ impl Job {
             Err(JobError::Stopped(StopReason::LeaseLost)) => Err(StoreError::LeaseLost),
             Err(JobError::Failed(error)) => {
                 tracing::error!(run = %self.run.id, error = &error as &dyn std::error::Error, "a job failed");
-                let failure = RunFailure { code: code_of(&error).to_owned(), message: error.to_string(), retry: is_worth_retrying(&error) };
+                let failure = RunFailure {
+                    code: code_of(&error).to_owned(),
+                    message: error.to_string(),
+                    retry: is_worth_retrying(&error),
+                };
                 self.store.fail_run(grant, lease, failure).await.map(|_retried| ())
             }
         }

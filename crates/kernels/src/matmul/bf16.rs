@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::tile::{Micro, for_each_block, load_sums, run_block, store_sums};
+use super::tile::{Ahead, Micro, Part, for_each_block, load_sums, run_block, store_sums};
 use crate::compute::Compute;
 use crate::matrix::{Layout, PAIR, PANEL};
 use crate::scratch::Line;
@@ -141,13 +141,16 @@ impl<S: Simd> Micro for Widen<S> {
     }
 
     #[inline(always)]
-    unsafe fn tile<const R: usize, const V: usize>(self, row: usize, column: usize, steps: Range<usize>) {
+    unsafe fn tile<const R: usize, const V: usize>(self, row: usize, column: usize, part: Part) {
         let (s, operands) = (self.simd, self.operands);
         // SAFETY: the caller's rows and columns lie within the operands.
         unsafe {
-            let mut sums = load_sums::<S, R, V>(s, operands.y, operands.n_out, row, column, steps.start == 0);
+            let mut sums = load_sums::<S, R, V>(s, operands.y, operands.n_out, row, column, part.steps.start == 0);
             let (weights, stride) = operands.weights(column);
-            for step in steps {
+            let mut ahead =
+                Ahead::new(weights.add(part.steps.start * stride).cast(), stride / PANEL, part.steps.len(), &part);
+            for step in part.steps {
+                ahead.fetch();
                 let mut x = [[s.zero(); PAIR]; R];
                 for r in 0..R {
                     let [first, second] = operands.x_pair(row + r, step);
@@ -224,14 +227,18 @@ mod native {
         }
 
         #[inline(always)]
-        unsafe fn tile<const R: usize, const V: usize>(self, row: usize, column: usize, steps: Range<usize>) {
+        unsafe fn tile<const R: usize, const V: usize>(self, row: usize, column: usize, part: Part) {
             let operands = self.operands;
             let s: Avx512 = self.proof.into();
             // SAFETY: the token proves the features; the caller's rows and columns lie within the operands.
             unsafe {
-                let mut sums = load_sums::<Avx512, R, V>(s, operands.y, operands.n_out, row, column, steps.start == 0);
+                let mut sums =
+                    load_sums::<Avx512, R, V>(s, operands.y, operands.n_out, row, column, part.steps.start == 0);
                 let (weights, stride) = operands.weights(column);
-                for step in steps {
+                let mut ahead =
+                    Ahead::new(weights.add(part.steps.start * stride).cast(), stride / PANEL, part.steps.len(), &part);
+                for step in part.steps {
+                    ahead.fetch();
                     let mut w = [_mm512_setzero_si512(); V];
                     for v in 0..V {
                         w[v] = _mm512_load_si512(weights.add(step * stride + v * PANEL).cast());

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::tile::{Micro, for_each_block, load_sums, run_block, store_sums};
+use super::tile::{Ahead, Micro, Part, for_each_block, load_sums, run_block, store_sums};
 use crate::compute::Compute;
 use crate::matrix::{CODE_MAX, INT8_GROUP, Int8, Layout, PANEL, QUAD};
 use crate::scratch::Line;
@@ -197,15 +197,18 @@ impl<I: IntDot> Micro for Dot<I> {
     }
 
     #[inline(always)]
-    unsafe fn tile<const R: usize, const V: usize>(self, row: usize, column: usize, steps: Range<usize>) {
+    unsafe fn tile<const R: usize, const V: usize>(self, row: usize, column: usize, part: Part) {
         let (s, ints, operands) = (self.ints.float(), self.ints, self.operands);
         let (panel, lane) = (column / PANEL, column % PANEL);
         let (start, stride) = operands.layout.panel(panel);
         let (group_start, group_stride) = operands.group_layout.panel(panel);
         // SAFETY: the caller's rows and columns lie within the operands.
         unsafe {
-            let mut sums = load_sums::<I::Float, R, V>(s, operands.y, operands.n_out, row, column, steps.start == 0);
-            for group in steps {
+            let mut sums =
+                load_sums::<I::Float, R, V>(s, operands.y, operands.n_out, row, column, part.steps.start == 0);
+            let first = operands.codes.add(start + part.steps.start * GROUP_QUADS * stride);
+            let mut ahead = Ahead::new(first, stride, part.steps.len() * GROUP_QUADS, &part);
+            for group in part.steps {
                 let at = group_start + group * group_stride;
                 let code_sums = operands.sums.add(at).cast::<i16>().add(lane);
                 let mut group_sums = [[ints.first(code_sums); V]; R];
@@ -217,6 +220,7 @@ impl<I: IntDot> Micro for Dot<I> {
                 }
                 for quad in group * GROUP_QUADS..operands.layout.steps.min((group + 1) * GROUP_QUADS) {
                     let codes = operands.codes.add(start + quad * stride).cast::<u8>().add(lane * QUAD);
+                    ahead.fetch();
                     let mut weights = [ints.load(codes); V];
                     for v in 1..V {
                         weights[v] = ints.load(codes.add(v * Self::LANES * QUAD));

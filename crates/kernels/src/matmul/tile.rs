@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::compute::Compute;
 use crate::matrix::{GROUP_PANELS, PANEL};
+use crate::scratch::Line;
 use crate::simd::Simd;
 
 /// Bytes of x that a task goes over again for each group of panels: half of a common second-level cache.
@@ -14,6 +15,10 @@ const BLOCK_ROWS_MIN: usize = 48;
 pub(super) const TILE_ROWS_MAX: usize = 6;
 /// Vectors of a tile of one row: independent sums enough to hide an instruction's latency.
 const SINGLE_ROW_VECTORS: usize = 4;
+/// Lines of weights that a step fetches ahead: with two tiles or more they bring the whole next block in time.
+const LINES_AHEAD: usize = 2;
+/// How far ahead a lone tile fetches, in steps.
+const AHEAD_STEPS: usize = 32;
 /// Multiply-adds that are worth waking a worker for.
 const TASK_PRODUCTS_MIN: usize = 1 << 16;
 /// Blocks per thread that are enough to balance the threads; with fewer, columns are divided evenly instead.
@@ -33,12 +38,53 @@ pub(super) trait Micro: Copy {
     /// Steps over the inputs.
     fn steps(&self) -> usize;
 
-    /// Adds the products of `steps` to rows `row..row + R` and columns `column..column + V * LANES` of y; begins
+    /// Adds the products of `part.steps` to rows `row..row + R` and columns `column..column + V * LANES` of y; begins
     /// with zero where the first step is 0. Columns beyond the last are not written.
     ///
     /// # Safety
     /// The operands must cover those rows and columns, and nobody else may touch that part of y.
-    unsafe fn tile<const R: usize, const V: usize>(self, row: usize, column: usize, steps: Range<usize>);
+    unsafe fn tile<const R: usize, const V: usize>(self, row: usize, column: usize, part: Part);
+}
+
+/// The steps of a tile, and which of the tiles over the same weights it is.
+#[derive(Clone)]
+pub(super) struct Part {
+    pub(super) steps: Range<usize>,
+    pub(super) tile: usize,
+    pub(super) tiles: usize,
+}
+
+/// Fetches the weights of the next block while the tiles of this one compute, a few lines a step.
+pub(super) struct Ahead {
+    line: *const Line,
+    lines_per_step: usize,
+}
+
+impl Ahead {
+    /// `first` is the first line of the tile's steps, `stride` the lines of one step, `steps` their number.
+    #[inline(always)]
+    pub(super) fn new(first: *const Line, stride: usize, steps: usize, part: &Part) -> Ahead {
+        if part.tiles == 1 {
+            return Ahead { line: first.wrapping_add(AHEAD_STEPS * stride), lines_per_step: stride };
+        }
+        let done = part.tile * LINES_AHEAD;
+        let lines_per_step = if done < stride { LINES_AHEAD } else { 0 };
+        Ahead { line: first.wrapping_add((stride + done) * steps), lines_per_step }
+    }
+
+    /// One step.
+    #[inline(always)]
+    pub(super) fn fetch(&mut self) {
+        #[cfg(target_arch = "x86_64")]
+        for i in 0..LINES_AHEAD {
+            // SAFETY: a prefetch of any address is harmless.
+            unsafe {
+                use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+                _mm_prefetch::<_MM_HINT_T1>(self.line.wrapping_add(i).cast());
+            }
+        }
+        self.line = self.line.wrapping_add(self.lines_per_step);
+    }
 }
 
 /// Cuts `rows` × panels of columns into blocks and runs each once.
@@ -115,9 +161,10 @@ pub(super) unsafe fn run_block<M: Micro>(micro: M, rows: Range<usize>, panels: R
 unsafe fn run_columns<M: Micro, const V: usize>(micro: M, rows: Range<usize>, column: usize) {
     let steps = micro.steps();
     let block_steps = if rows.len() <= M::ROWS { steps } else { M::BLOCK_STEPS };
+    let tiles = rows.len().div_ceil(M::ROWS);
     let mut step = 0;
     while step < steps {
-        let block = step..steps.min(step + block_steps);
+        let mut block = Part { steps: step..steps.min(step + block_steps), tile: 0, tiles };
         let mut row = rows.start;
         while row < rows.end {
             let count = M::ROWS.min(rows.end - row);
@@ -133,17 +180,18 @@ unsafe fn run_columns<M: Micro, const V: usize>(micro: M, rows: Range<usize>, co
                 }
             }
             row += count;
+            block.tile += 1;
         }
-        step = block.end;
+        step = block.steps.end;
     }
 }
 
 #[inline(always)]
-unsafe fn tile_if<M: Micro, const R: usize, const V: usize>(micro: M, row: usize, column: usize, steps: Range<usize>) {
+unsafe fn tile_if<M: Micro, const R: usize, const V: usize>(micro: M, row: usize, column: usize, part: Part) {
     // Never false; keeps tiles that would spill registers from being compiled.
     if R <= M::ROWS && V <= M::VECTORS {
         // SAFETY: passed on.
-        unsafe { micro.tile::<R, V>(row, column, steps) }
+        unsafe { micro.tile::<R, V>(row, column, part) }
     }
 }
 

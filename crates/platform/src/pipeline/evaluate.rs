@@ -22,6 +22,12 @@ const WINDOW_TOKENS_MIN: usize = 64;
 /// Targets of the longest window, as long as those that adapters are trained on.
 const WINDOW_TOKENS_MAX: usize = 512;
 
+/// Tokens of held-out text for each completion item: about the longest item, so that items hardly overlap.
+const TOKENS_PER_ITEM: usize = 50;
+
+/// Items of a small and of a large test part; each costs about as much time as a training window.
+const ITEMS: std::ops::RangeInclusive<usize> = 8..=200;
+
 /// The adapter that answers the tenant today.
 pub(crate) struct Served {
     pub(crate) number: VersionNumber,
@@ -47,7 +53,8 @@ impl Verdict {
 
     /// Why it does not, in one sentence.
     pub(crate) fn refusal(&self) -> String {
-        let against = self.parent.map_or_else(|| "the base".to_owned(), |number| format!("version {number}, which is live"));
+        let against =
+            self.parent.map_or_else(|| "the base".to_owned(), |number| format!("version {number}, which is live"));
         if self.card.windows < 2 {
             return format!("There is too little held-out text to tell whether it is better than {against}.");
         }
@@ -70,7 +77,8 @@ pub(crate) async fn judge_adapter(
     let (model, test, seed) = (Arc::clone(model), parts.test.clone(), job.options()?.seed());
     job.blocking(move || {
         let card = card(&model, Some(&adapter), &test, seed)?;
-        let of_base = Interval { mean: card.paired_loss_gain, low: card.paired_loss_ci95[0], high: card.paired_loss_ci95[1] };
+        let of_base =
+            Interval { mean: card.paired_loss_gain, low: card.paired_loss_ci95[0], high: card.paired_loss_ci95[1] };
         let (gain, parent) = match served {
             None => (of_base, None),
             Some(served) => (gain_over(&model, &served.adapter, &adapter, &test, seed)?, Some(served.number)),
@@ -120,5 +128,6 @@ fn options(model: &Model, files: &[SourceFile], seed: u64) -> EvalOptions {
     let tokens: usize = files.iter().map(|file| model.tokenizer().encode_plain(&file.text).len()).sum();
     let longest = WINDOW_TOKENS_MAX.min(model.config().context_tokens_max);
     let window_tokens = (tokens / WINDOWS_WANTED).clamp(WINDOW_TOKENS_MIN.min(longest), longest);
-    EvalOptions { window_tokens, seed, ..EvalOptions::default() }
+    let items_max = (tokens / TOKENS_PER_ITEM).clamp(*ITEMS.start(), *ITEMS.end());
+    EvalOptions { window_tokens, items_max, seed }
 }

@@ -3,11 +3,11 @@
 //! Each stage is a plain function from what the stage before made; [`carry_out`] is the only place that knows their
 //! order. Everything that a stage writes goes through the [`Job`], whose lease fences it.
 
+pub mod evaluate;
 pub mod ingest;
+pub mod publish;
 pub mod split;
 pub mod train;
-pub mod evaluate;
-pub mod publish;
 
 use std::path::Path;
 use std::sync::Arc;

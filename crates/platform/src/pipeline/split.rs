@@ -115,7 +115,11 @@ mod tests {
     fn function(name: &str, number: usize) -> String {
         let hash = blake3::hash(format!("{name} {number}").as_bytes()).to_hex();
         let words: Vec<&str> = (0..16).map(|word| &hash[word * 4..word * 4 + 4]).collect();
-        format!("def {name}_{number}(value_{}):\n    total = '{}'\n    return total\n\n\n", words[0], words.join("' + '"))
+        format!(
+            "def {name}_{number}(value_{}):\n    total = '{}'\n    return total\n\n\n",
+            words[0],
+            words.join("' + '")
+        )
     }
 
     fn source(files: usize, functions: usize) -> Vec<SourceFile> {

@@ -8,7 +8,8 @@ use atelier_domain::limits;
 use atelier_model::Model;
 use atelier_store::StoreError;
 use atelier_trainer::{
-    CheckpointError, Observer, SourceFile, Split, TrainError, TrainEvent, TrainOptions, Trained, held_out_windows, train,
+    CheckpointError, Observer, SourceFile, Split, TrainError, TrainEvent, TrainOptions, Trained, held_out_windows,
+    train,
 };
 use bytes::Bytes;
 use serde_json::json;
@@ -100,7 +101,8 @@ impl RunObserver<'_> {
     }
 
     fn note_checkpoint(&mut self, error: CheckpointError) {
-        let noted = self.job.write_message(&format!("The checkpoint could not be used, so training starts anew: {error}"));
+        let noted =
+            self.job.write_message(&format!("The checkpoint could not be used, so training starts anew: {error}"));
         self.failed = self.failed.take().or(noted.err());
     }
 }
@@ -112,7 +114,11 @@ impl Observer for RunObserver<'_> {
         {
             self.failed = Some(error);
         }
-        if self.failed.is_some() || self.job.stopped().is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if self.failed.is_some() || self.job.stopped().is_some() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     }
 
     fn checkpoint(&mut self, state: &[u8]) {

@@ -41,7 +41,9 @@ async fn choices_and_log_probabilities() {
     assert!(text.starts_with("def add(a, b):\n"));
     assert_eq!(tokens.iter().map(|token| token.text.as_str()).collect::<String>(), text);
     assert_eq!(tokens[0].logprob, None);
-    assert!(tokens[1..].iter().all(|token| token.logprob.is_some_and(|logprob| logprob <= 0.0) && token.top.len() == 2));
+    assert!(
+        tokens[1..].iter().all(|token| token.logprob.is_some_and(|logprob| logprob <= 0.0) && token.top.len() == 2)
+    );
     assert_eq!(reasons, [FinishReason::Length]);
     world.platform.shutdown().await;
 }
@@ -63,12 +65,18 @@ async fn what_can_never_be_served_is_refused_by_field_and_costs_nothing() {
         (ask(|request| request.prompts = vec![Prompt::Tokens(vec![1 << 20])]), Some("prompt"), Some("invalid_value")),
         (ask(|request| request.prompts.clear()), Some("prompt"), Some("invalid_value")),
         (ask(|request| request.n = 1_000), Some("prompt"), Some("invalid_value")),
-        (ask(|request| (request.suffix, request.echo) = (Some("x".to_owned()), true)), Some("echo"), Some("unsupported_parameter")),
+        (
+            ask(|request| (request.suffix, request.echo) = (Some("x".to_owned()), true)),
+            Some("echo"),
+            Some("unsupported_parameter"),
+        ),
     ];
     for (request, expected_param, expected_code) in cases {
         let error = world.platform.complete(&caller, request).await.unwrap_err();
         match error.kind() {
-            ErrorKind::InvalidRequest { param, code } => assert_eq!((param, code), (expected_param, expected_code), "{error}"),
+            ErrorKind::InvalidRequest { param, code } => {
+                assert_eq!((param, code), (expected_param, expected_code), "{error}")
+            }
             ErrorKind::NotFound { code } => assert_eq!((None, Some(code)), (expected_param, expected_code), "{error}"),
             kind => panic!("{kind:?}: {error}"),
         }
@@ -106,7 +114,8 @@ async fn the_ledger_holds_what_was_generated_whoever_went_away() {
 
     world.platform.shutdown().await;
     let all = world.platform.stats().completion_tokens;
-    let reopened = atelier_platform::Platform::open(crate::support::options(world.folder.path(), 0)).await.unwrap().platform;
+    let reopened =
+        atelier_platform::Platform::open(crate::support::options(world.folder.path(), 0)).await.unwrap().platform;
     let (usage, requests) = crate::support::usage(&reopened, &caller).await;
     assert!((5..=6).contains(&requests), "{requests}");
     assert_eq!(usage.completion_tokens, all, "every token that was generated stands in the ledger");

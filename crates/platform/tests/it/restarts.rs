@@ -34,7 +34,8 @@ async fn child_that_will_be_killed() {
     let start = atelier_platform::StartRun { source, kind: RunKind::Learn, options: short(STEPS) };
     let run = platform.start_run(&caller, start).await.unwrap().id;
     // Past the first checkpoint, and with a stream open.
-    wait_for(&platform, &caller, run, |record| record.progress.as_ref().is_some_and(|progress| progress.done > 20)).await;
+    wait_for(&platform, &caller, run, |record| record.progress.as_ref().is_some_and(|progress| progress.done > 20))
+        .await;
     let mut stream = platform.complete(&caller, greedy("atelier", "def f(x):\n", 1_500)).await.unwrap();
     stream.next().await;
     std::fs::write(folder.join("draft"), format!("{key}\n{run}\n")).unwrap();
@@ -83,7 +84,10 @@ async fn a_server_that_closes_leaves_its_run_to_the_next() {
     let caller = world.platform.authenticate(&created.key.reveal()).await.unwrap();
     let source = world.source(&caller, &house_style()).await;
     let run = world.start(&caller, source, RunKind::Learn, short(100_000)).await;
-    wait_for(&world.platform, &caller, run, |record| record.progress.as_ref().is_some_and(|progress| progress.done > 2)).await;
+    wait_for(&world.platform, &caller, run, |record| {
+        record.progress.as_ref().is_some_and(|progress| progress.done > 2)
+    })
+    .await;
     assert!(Platform::open(options(world.folder.path(), 1)).await.is_err(), "two servers on one folder");
     let mut stream = world.platform.complete(&caller, greedy("atelier", "x = [", 4)).await.unwrap();
     world.platform.shutdown().await;

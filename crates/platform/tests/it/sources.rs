@@ -77,7 +77,10 @@ async fn a_servers_folder_is_the_operators_to_name() {
     }
     check(world.platform.create_source_from_path(&caller, "app", &allowed).await, "does not allow");
     check(world.platform.create_source_from_path(&acting, "app", &outside).await, "does not allow");
-    check(world.platform.create_source_from_path(&acting, "app", &allowed.join("../../elsewhere")).await, "does not allow");
+    check(
+        world.platform.create_source_from_path(&acting, "app", &allowed.join("../../elsewhere")).await,
+        "does not allow",
+    );
     world.platform.create_source_from_path(&acting, "app", &allowed).await.unwrap();
     assert_eq!(world.platform.list_sources(&caller).await.unwrap().len(), 1);
 

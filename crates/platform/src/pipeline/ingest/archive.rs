@@ -8,9 +8,9 @@ use atelier_domain::limits;
 use flate2::read::MultiGzDecoder;
 use tar::EntryType;
 
+use super::SourceRefused;
 use super::packer::{MANIFEST_NAME, Packed, Packer};
 use super::rules::{self, Rejection};
-use super::SourceRefused;
 
 /// Characters of an entry's path that an error message repeats.
 const SHOWN_PATH_CHARS: usize = 120;
@@ -55,7 +55,10 @@ fn pack_entries(reader: impl Read) -> Result<Packed, SourceRefused> {
                 return Err(SourceRefused::UnsafeEntry { path: shown(&entry.path_bytes()), what: "is a link" });
             }
             EntryType::Char | EntryType::Block | EntryType::Fifo => {
-                return Err(SourceRefused::UnsafeEntry { path: shown(&entry.path_bytes()), what: "is a device or a pipe" });
+                return Err(SourceRefused::UnsafeEntry {
+                    path: shown(&entry.path_bytes()),
+                    what: "is a device or a pipe",
+                });
             }
             _ => {
                 return Err(SourceRefused::UnsafeEntry {
@@ -222,7 +225,10 @@ mod tests {
     #[test]
     fn honest_archives_are_packed_anew() {
         check(&[file("b.py", CODE), file("./a/c.py", CODE), file("x.bin", b"\0\x01")], Ok(&["a/c.py", "b.py"]));
-        check(&[entry(b"pax_global_header", EntryType::XGlobalHeader, b"52 comment=x"), file("a.py", CODE)], Ok(&["a.py"]));
+        check(
+            &[entry(b"pax_global_header", EntryType::XGlobalHeader, b"52 comment=x"), file("a.py", CODE)],
+            Ok(&["a.py"]),
+        );
         check(&[entry(b"src/", EntryType::Directory, b""), file("src/a.py", CODE)], Ok(&["src/a.py"]));
         check(&[file("a.py", CODE), file("a.py", b"other = 1\n")], Ok(&["a.py"]));
         check(&[file("a.py", CODE), entry(b"b\xff.py", EntryType::Regular, CODE)], Ok(&["a.py"]));
@@ -276,7 +282,10 @@ mod tests {
     fn nothing_to_learn_from_says_why() {
         check(&[], Err("empty"));
         check(&[entry(b"src/", EntryType::Directory, b"")], Err("empty"));
-        check(&[file("a.png", b"\x89PNG\0"), file("b.py", b"\xff\xfe"), file("README.md", b"# x")], Err("1 binary, 1 not UTF-8, 1 prose or data"));
+        check(
+            &[file("a.png", b"\x89PNG\0"), file("b.py", b"\xff\xfe"), file("README.md", b"# x")],
+            Err("1 binary, 1 not UTF-8, 1 prose or data"),
+        );
     }
 
     #[test]

@@ -9,9 +9,9 @@ use atelier_domain::limits;
 use ignore::{DirEntry, WalkBuilder};
 use rustix::fs::OFlags;
 
+use super::SourceRefused;
 use super::packer::{Packed, Packer};
 use super::rules::{self, Rejection};
-use super::SourceRefused;
 
 /// Walks a folder, obeys its `.gitignore` files and packs what may be learned from. A path to one file is a folder of
 /// that file.

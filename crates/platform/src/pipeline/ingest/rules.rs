@@ -82,20 +82,55 @@ impl fmt::Display for Rejection {
 
 /// Folders whose content is other people's, a tool's or a build's.
 const VENDORED_FOLDERS: &[&str] = &[
-    ".cache", ".eggs", ".git", ".gradle", ".hg", ".idea", ".mypy_cache", ".next", ".nuxt", ".pytest_cache",
-    ".ruff_cache", ".svn", ".terraform", ".tox", ".venv", ".vs", "Pods", "__MACOSX", "__pycache__", "_vendor",
-    "bower_components", "dist", "node_modules", "site-packages", "target", "third_party", "vendor", "venv",
+    ".cache",
+    ".eggs",
+    ".git",
+    ".gradle",
+    ".hg",
+    ".idea",
+    ".mypy_cache",
+    ".next",
+    ".nuxt",
+    ".pytest_cache",
+    ".ruff_cache",
+    ".svn",
+    ".terraform",
+    ".tox",
+    ".venv",
+    ".vs",
+    "Pods",
+    "__MACOSX",
+    "__pycache__",
+    "_vendor",
+    "bower_components",
+    "dist",
+    "node_modules",
+    "site-packages",
+    "target",
+    "third_party",
+    "vendor",
+    "venv",
 ];
 
 /// Endings of such folders' names.
 const VENDORED_FOLDER_ENDINGS: &[&str] = &[".dist-info", ".egg-info"];
 
-const LOCK_FILES: &[&str] = &["go.sum", "npm-shrinkwrap.json", "package-lock.json", "packages.lock.json", "pnpm-lock.yaml"];
+const LOCK_FILES: &[&str] =
+    &["go.sum", "npm-shrinkwrap.json", "package-lock.json", "packages.lock.json", "pnpm-lock.yaml"];
 const LOCK_ENDINGS: &[&str] = &[".lock", ".lockb", ".lockfile"];
 
 const SECRET_FILES: &[&str] = &[
-    ".git-credentials", ".htpasswd", ".netrc", ".npmrc", ".pgpass", ".pypirc", "credentials", "id_dsa", "id_ecdsa",
-    "id_ed25519", "id_rsa",
+    ".git-credentials",
+    ".htpasswd",
+    ".netrc",
+    ".npmrc",
+    ".pgpass",
+    ".pypirc",
+    "credentials",
+    "id_dsa",
+    "id_ecdsa",
+    "id_ed25519",
+    "id_rsa",
 ];
 const SECRET_ENDINGS: &[&str] =
     &[".jks", ".kdbx", ".key", ".keystore", ".ovpn", ".p12", ".pem", ".pfx", ".tfstate", ".tfvars"];
@@ -108,10 +143,35 @@ const COMMENT_BEGINNINGS: &[&str] = &["#", "//", "/*", "*", "--", "<!--", ";", "
 
 /// Endings of prose and data: an adapter that learned them would complete code no better.
 const NOT_CODE_ENDINGS: &[&str] = &[
-    ".adoc", ".csv", ".dat", ".geojson", ".htm", ".ipynb", ".json", ".json5", ".jsonl", ".log", ".markdown", ".md",
-    ".mo", ".ndjson", ".patch", ".diff", ".po", ".pot", ".rst", ".rtf", ".snap", ".srt", ".svg", ".tex", ".tsv", ".txt",
+    ".adoc",
+    ".csv",
+    ".dat",
+    ".geojson",
+    ".htm",
+    ".ipynb",
+    ".json",
+    ".json5",
+    ".jsonl",
+    ".log",
+    ".markdown",
+    ".md",
+    ".mo",
+    ".ndjson",
+    ".patch",
+    ".diff",
+    ".po",
+    ".pot",
+    ".rst",
+    ".rtf",
+    ".snap",
+    ".srt",
+    ".svg",
+    ".tex",
+    ".tsv",
+    ".txt",
 ];
-const NOT_CODE_FILES: &[&str] = &["authors", "changelog", "copying", "license", "licence", "manifest", "notice", "pkg-info", "readme"];
+const NOT_CODE_FILES: &[&str] =
+    &["authors", "changelog", "copying", "license", "licence", "manifest", "notice", "pkg-info", "readme"];
 
 /// Judges by the path alone, `/` between its parts: what this rejects need not be read.
 #[must_use]
