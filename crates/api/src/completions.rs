@@ -228,6 +228,8 @@ impl CreateCompletionRequest {
         let prompts = match self.prompt {
             None => vec![Prompt::Text(String::new())],
             Some(PromptInput::Text(text)) => vec![Prompt::Text(text)],
+            // An empty list of texts and one of tokens look alike; neither is a prompt.
+            Some(PromptInput::Tokens(tokens)) if tokens.is_empty() => Vec::new(),
             Some(PromptInput::Tokens(tokens)) => vec![Prompt::Tokens(tokens)],
             Some(PromptInput::Texts(texts)) => texts.into_iter().map(Prompt::Text).collect(),
             Some(PromptInput::TokenLists(lists)) => lists.into_iter().map(Prompt::Tokens).collect(),

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::time::Duration;
 
-use atelier_domain::{RunId, SourceId};
+use atelier_domain::{RunId, SourceId, limits};
 use atelier_platform::{LearnOptions, Platform, RunEvent, RunKind, RunRecord, RunState, StartRun, run_kind};
 use axum::Json;
 use axum::extract::State;
@@ -179,8 +179,10 @@ pub async fn list_run_events(
 ) -> Result<Response, ApiError> {
     let events = platform.run_events(&caller, id, query.after).await?;
     if !query.stream {
+        // A full page: what comes after it is asked for by the last number on it.
+        let has_more = events.len() >= limits::PAGE_ROWS_MAX;
         let data = events.into_iter().map(event_object).collect();
-        return Ok(Json(RunEventList::whole(data)).into_response());
+        return Ok(Json(RunEventList { has_more, ..RunEventList::whole(data) }).into_response());
     }
     let follower = Follower { platform, caller, id, after: query.after, waiting: events.into(), ended: false };
     let body = stream::unfold(follower, |mut follower| async move {
