@@ -138,7 +138,7 @@ fn folders_that_the_command_line_is_given() {
 #[test]
 fn requests_that_are_no_requests() {
     let world = World::start();
-    let (acme, operator) = (world.tenant("acme", "shared"), world.operator());
+    let acme = world.tenant("acme", "shared");
     let json_body = |body: &[u8]| Some(("application/json", body.to_vec()));
     let nested = format!("{{\"model\": \"atelier\", \"prompt\": {}", "[".repeat(200_000));
     let bodies: [(&str, &[u8], &str); 8] = [
@@ -156,11 +156,22 @@ fn requests_that_are_no_requests() {
         assert_eq!(answer.status, 400, "{what}: {answer:?}");
         check_refused(&answer, 400, "invalid_json", words);
     }
-    let complete = |extra: Value| {
-        let mut body = json!({"model": "atelier", "prompt": "a", "max_tokens": 2});
-        body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-        acme.post("/v1/completions", &body)
-    };
+    let huge = vec![b' '; HUGE_BODY_BYTES];
+    check_refused(&acme.send("POST", "/v1/completions", json_body(&huge)), 413, "request_too_large", "");
+    check_alive(&world, &acme);
+}
+
+/// A completion of a good request with these fields in place of its own.
+fn complete(user: &User, fields: &Value) -> Answer {
+    let mut body = json!({"model": "atelier", "prompt": "a", "max_tokens": 2});
+    body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    user.post("/v1/completions", &body)
+}
+
+#[test]
+fn parameters_that_cannot_be() {
+    let world = World::start();
+    let acme = world.tenant("acme", "shared");
     let parameters = [
         (json!({"n": 0}), "n"),
         (json!({"n": 1_000}), "n"),
@@ -180,12 +191,21 @@ fn requests_that_are_no_requests() {
         (json!({"suffix": "b", "echo": true}), "echo"),
     ];
     for (extra, param) in parameters {
-        let answer = complete(extra.clone());
+        let answer = complete(&acme, &extra);
         assert_eq!(answer.status, 400, "{extra}: {answer:?}");
         assert_eq!(answer.error()["param"], json!(param), "{extra}: {answer:?}");
     }
     // Editors send fields of their own to completions; our own resources have no such excuse.
-    assert_eq!(complete(json!({"x_editor": true, "prompt": ""})).status, 200);
+    assert_eq!(complete(&acme, &json!({"x_editor": true, "prompt": ""})).status, 200);
+    let long = "x = 1\n".repeat(4_000);
+    check_refused(&complete(&acme, &json!({"prompt": long})), 400, "context_length_exceeded", "2048");
+    check_alive(&world, &acme);
+}
+
+#[test]
+fn resources_that_are_misnamed_or_misused() {
+    let world = World::start();
+    let (acme, operator) = (world.tenant("acme", "shared"), world.operator());
     let unknown = [
         operator.post("/v1/tenants", &json!({"name": "other", "plan": "shared", "colour": "red"})),
         acme.post("/v1/runs", &json!({"source": "src_1", "options": {}, "colour": "red"})),
@@ -196,8 +216,6 @@ fn requests_that_are_no_requests() {
     for answer in unknown {
         check_refused(&answer, 400, "invalid_json", "colour");
     }
-    let long = "x = 1\n".repeat(4_000);
-    check_refused(&complete(json!({"prompt": long})), 400, "context_length_exceeded", "2048");
     for name in ["", "Acme", "a b", "../x", "-a", &"a".repeat(41), "ä"] {
         check_refused(
             &operator.post("/v1/tenants", &json!({"name": name, "plan": "shared"})),
@@ -221,8 +239,6 @@ fn requests_that_are_no_requests() {
         "unsupported_media_type",
         "",
     );
-    let huge = vec![b' '; HUGE_BODY_BYTES];
-    check_refused(&acme.send("POST", "/v1/completions", json_body(&huge)), 413, "request_too_large", "");
     check_alive(&world, &acme);
 }
 
