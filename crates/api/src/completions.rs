@@ -346,12 +346,7 @@ impl Choice {
     }
 
     /// The next part of this choice alone, as a chunk of a stream carries it.
-    pub(crate) fn chunk(
-        &mut self,
-        index: u32,
-        text: &str,
-        logprobs: Option<Vec<TokenLogprobText>>,
-    ) -> ChoiceObject {
+    pub(crate) fn chunk(&mut self, index: u32, text: &str, logprobs: Option<Vec<TokenLogprobText>>) -> ChoiceObject {
         let mut offset = self.characters;
         self.characters += text.chars().count();
         let logprobs = logprobs.map(|tokens| {

@@ -59,12 +59,7 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// An endpoint; `operation` is the handler's name and the operation id.
-    pub fn new(
-        operation: &'static str,
-        access: Access,
-        handler: MethodRouter<AppState>,
-        path: &'static str,
-    ) -> Self {
+    pub fn new(operation: &'static str, access: Access, handler: MethodRouter<AppState>, path: &'static str) -> Self {
         Self {
             operation,
             access,

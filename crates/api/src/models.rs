@@ -47,10 +47,5 @@ pub async fn get_model(
 }
 
 fn model_object(model: ModelInfo) -> ModelObject {
-    ModelObject {
-        id: model.id,
-        object: "model",
-        created: model.created.seconds(),
-        owned_by: model.owned_by,
-    }
+    ModelObject { id: model.id, object: "model", created: model.created.seconds(), owned_by: model.owned_by }
 }

@@ -73,9 +73,11 @@ fn operation(endpoint: Endpoint, schemas: &mut BTreeMap<String, Value>) -> Value
 }
 
 fn parameters(endpoint: &Endpoint) -> Vec<Value> {
-    let in_path = endpoint.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')).map(
-        |name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}),
-    );
+    let in_path = endpoint
+        .path
+        .split('/')
+        .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+        .map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}));
     let in_query = endpoint.query.iter().map(|(name, meaning)| {
         json!({"name": name, "in": "query", "required": false, "description": meaning, "schema": {"type": "string"}})
     });

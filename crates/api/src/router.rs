@@ -19,7 +19,11 @@ use crate::{completions, health, models, observe, openapi, runs, sources, tenant
 
 /// Every endpoint of the server.
 pub fn endpoints() -> Vec<Endpoint> {
-    use Access::{Anyone, Operator, Tenant, TenantAdmin};
+    [completing(), learning(), serving(), operating(), anybodys()].into_iter().flatten().collect()
+}
+
+fn completing() -> Vec<Endpoint> {
+    use Access::Tenant;
     vec![
         Endpoint::new("create_completion", Tenant, post(completions::create_completion), "/v1/completions")
             .about("Completes a prompt, or fills in between `prompt` and `suffix`; whole or streamed")
@@ -31,6 +35,12 @@ pub fn endpoints() -> Vec<Endpoint> {
         Endpoint::new("get_model", Tenant, get(models::get_model), "/v1/models/{model}")
             .about("One of them")
             .gives::<models::ModelObject>(StatusCode::OK),
+    ]
+}
+
+fn learning() -> Vec<Endpoint> {
+    use Access::{Tenant, TenantAdmin};
+    vec![
         Endpoint::new("create_source", TenantAdmin, post(sources::create_source), "/v1/sources")
             .about("Gives code to learn from: a tar.gz as the body, or the path of a folder on the server")
             .query("name", "Name of the source when the body is an archive")
@@ -64,6 +74,12 @@ pub fn endpoints() -> Vec<Endpoint> {
         Endpoint::new("cancel_run", TenantAdmin, post(runs::cancel_run), "/v1/runs/{run}/cancel")
             .about("Stops a run; what is served stays")
             .gives::<runs::RunObject>(StatusCode::OK),
+    ]
+}
+
+fn serving() -> Vec<Endpoint> {
+    use Access::{Tenant, TenantAdmin};
+    vec![
         Endpoint::new("list_versions", Tenant, get(versions::list_versions), "/v1/versions")
             .about("The tenant's versions and where its aliases point")
             .gives::<versions::VersionList>(StatusCode::OK),
@@ -74,17 +90,28 @@ pub fn endpoints() -> Vec<Endpoint> {
             .about("Points `live` at another version: rolls back or forward")
             .takes::<versions::MoveAliasRequest>()
             .gives::<versions::VersionList>(StatusCode::OK),
-        Endpoint::new("usage_completions", TenantAdmin, get(usage::usage_completions), "/v1/organization/usage/completions")
-            .about("Tokens and requests by time bucket, in the shape of OpenAI's usage API")
-            .query("start_time", "Unix seconds, from here on; required")
-            .query("end_time", "Unix seconds, up to here; now when absent")
-            .query("bucket_width", "1m, 1h or 1d (the default)")
-            .query("group_by", "model, api_key_id; may be repeated")
-            .query("models", "Only these models; may be repeated")
-            .query("api_key_ids", "Only these keys; may be repeated")
-            .query("limit", "Buckets per page")
-            .query("page", "`next_page` of the page before")
-            .gives::<usage::UsagePageObject>(StatusCode::OK),
+        Endpoint::new(
+            "usage_completions",
+            TenantAdmin,
+            get(usage::usage_completions),
+            "/v1/organization/usage/completions",
+        )
+        .about("Tokens and requests by time bucket, in the shape of OpenAI's usage API")
+        .query("start_time", "Unix seconds, from here on; required")
+        .query("end_time", "Unix seconds, up to here; now when absent")
+        .query("bucket_width", "1m, 1h or 1d (the default)")
+        .query("group_by", "model, api_key_id; may be repeated")
+        .query("models", "Only these models; may be repeated")
+        .query("api_key_ids", "Only these keys; may be repeated")
+        .query("limit", "Buckets per page")
+        .query("page", "`next_page` of the page before")
+        .gives::<usage::UsagePageObject>(StatusCode::OK),
+    ]
+}
+
+fn operating() -> Vec<Endpoint> {
+    use Access::{Operator, Tenant, TenantAdmin};
+    vec![
         Endpoint::new("create_tenant", Operator, post(tenants::create_tenant), "/v1/tenants")
             .about("Creates a tenant and its first key, shown only here")
             .takes::<tenants::CreateTenantRequest>()
@@ -105,6 +132,12 @@ pub fn endpoints() -> Vec<Endpoint> {
         Endpoint::new("rotate_key", TenantAdmin, post(tenants::rotate_key), "/v1/tenants/{tenant}/keys")
             .about("Makes a new key, shown only here, and revokes the tenant's others")
             .gives::<tenants::KeyObject>(StatusCode::CREATED),
+    ]
+}
+
+fn anybodys() -> Vec<Endpoint> {
+    use Access::Anyone;
+    vec![
         Endpoint::new("read_openapi", Anyone, get(openapi::read_openapi), "/v1/openapi.json")
             .about("This document")
             .gives_bytes("application/json"),
