@@ -11,7 +11,7 @@ pub fn key() -> Option<String> {
     std::env::var("ATELIER_KEY").ok().filter(|key| !key.is_empty())
 }
 
-/// What to log: `RUST_LOG`'s filter, or warnings and what the server itself says.
-pub fn log_filter() -> String {
-    std::env::var("RUST_LOG").unwrap_or_else(|_| "warn,atelier=info".to_owned())
+/// What to log: `RUST_LOG`'s filter, or what the command is best served by.
+pub fn log_filter(default: &str) -> String {
+    std::env::var("RUST_LOG").unwrap_or_else(|_| default.to_owned())
 }

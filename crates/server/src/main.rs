@@ -3,6 +3,7 @@
 //! `cli` says what can be asked, `serve` runs a server, `demo` shows the whole line, `commands` ask a running server
 //! over its API. Only this crate reads the environment.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -23,7 +24,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_log();
+    // A server says what it answers; a story or a command's result is not interrupted by less than a warning.
+    start_log(if matches!(cli.command, Command::Serve(_)) { "warn,atelier=info" } else { "warn" });
     let result = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -56,11 +58,12 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     }
 }
 
-fn start_log() {
+fn start_log(default: &str) {
     // The log goes to standard error, so that standard output stays for results.
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
-        .with_env_filter(tracing_subscriber::EnvFilter::new(environment::log_filter()))
+        .with_env_filter(tracing_subscriber::EnvFilter::new(environment::log_filter(default)))
         .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
 }

@@ -25,7 +25,7 @@ use tenants::{DemoTenant, Folder};
 const PREFIX: &str = "from datetime import date\nfrom decimal import Decimal\n\n\ndef total_by_customer(orders";
 
 /// Tokens of each completion that is shown.
-const SHOWN_TOKENS: u32 = 96;
+const SHOWN_TOKENS: u32 = 64;
 
 /// Shows it.
 pub async fn run(args: DemoArgs, output: Output) -> Result<()> {
