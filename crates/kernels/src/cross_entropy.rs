@@ -8,7 +8,7 @@ use crate::softmax::log_sum_exp;
 /// What one logit costs, in element operations.
 const LOGIT_WORK: usize = 8;
 
-/// losses (rows) = -ln softmax(logits row)[target]; 0 where the target is negative.
+/// losses (rows) = `-ln softmax(row of logits)[target]`; 0 where the target is negative.
 ///
 /// # Panics
 /// If a slice is not of the size stated, or a target is not below `vocab`.

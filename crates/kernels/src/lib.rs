@@ -1,6 +1,22 @@
 //! Maths on slices: the products, norms, attention and losses of a transformer, forward and backward.
 //!
-//! SIMD is chosen at run time by a [`Tier`]; every kernel has a slow, obvious twin in [`naive`].
+//! SIMD is chosen at run time by a [`Tier`] and threads by a [`Compute`], the first argument of every kernel. Matrices
+//! are row-major f32 slices; outputs come first, then inputs, then sizes; a wrong size panics.
+//!
+//! # Layout, in reading order
+//! - `tier`, `compute`, `pool`, `scratch`, `shared`: what a kernel runs with
+//! - `simd`: vectors of each tier behind one trait; kernels are written once over it
+//! - `matrix`, `matmul`: frozen weights, packed, in bf16 or int8, and their products
+//! - `gemm`, `lora`: small f32 products, and the adapter's
+//! - `norm`, `rope`, `activation`, `softmax`, `attention`, `cross_entropy`, `adamw`: the rest of a transformer
+//! - [`naive`]: a slow twin of each
+//!
+//! # Invariants
+//! - An output element's bits depend on its own row of the inputs and the weights alone: not on how many rows share
+//!   the call, on the row's index, on the number of threads or on blocking. (They do differ between tiers.) A reduction
+//!   therefore adds up in an order that only its own length decides.
+//! - This is the only crate with `unsafe`: pointers in tiles, and instructions whose presence a token proves.
+//! - Nothing here reads the environment, does input or output, or keeps global state.
 
 mod activation;
 mod adamw;

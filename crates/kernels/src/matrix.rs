@@ -27,6 +27,9 @@ pub(crate) const QUAD: usize = 4;
 /// The largest code; -128 is left out so that the codes are symmetric.
 pub(crate) const CODE_MAX: f32 = 127.0;
 
+/// 1.5 · 2^23: adding it rounds to an integer, to even between two, and leaves that in the low bits.
+pub(crate) const ROUND_SHIFT: f32 = 12_582_912.0;
+
 /// How a frozen weight is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WeightFormat {
@@ -196,15 +199,14 @@ fn pack_bf16(compute: &Compute, n_out: usize, n_in: usize, at: impl Fn(usize, us
     let layout = Layout::new(n_out, n_in.div_ceil(PAIR));
     let mut lines = vec![Line([0; LINE_BYTES]); layout.lines()];
     let shared = SharedMut::new(&mut lines);
-    compute.parallel_ranges(layout.panels, PANEL * n_in, &|panels| {
-        for panel in panels {
+    // Step by step over a whole group: the lines are written in order, and a transposed matrix is read in long runs.
+    compute.parallel_ranges(layout.panels.div_ceil(GROUP_PANELS), GROUP_PANELS * PANEL * n_in, &|groups| {
+        for panel in groups.map(|group| group * GROUP_PANELS) {
             let (start, stride) = layout.panel(panel);
-            for step in 0..layout.steps {
-                let at_line = start + step * stride;
-                // SAFETY: each line belongs to one panel, each panel to one task.
-                let line = unsafe { &mut shared.range(at_line..at_line + 1)[0] };
-                let pairs: &mut [[u16; PAIR]; PANEL] = bytemuck::cast_mut(&mut line.0);
-                for (o, pair) in (panel * PANEL..n_out).zip(pairs) {
+            // SAFETY: the lines of a group are together, and each group belongs to one task.
+            let lines = unsafe { shared.range(start..start + stride * layout.steps) };
+            for (step, lines) in lines.chunks_exact_mut(stride).enumerate() {
+                for (o, pair) in (panel * PANEL..n_out).zip(lines.iter_mut().flat_map(pairs_of)) {
                     for (i, element) in (step * PAIR..n_in).zip(pair) {
                         *element = at(o, i);
                     }
@@ -213,6 +215,10 @@ fn pack_bf16(compute: &Compute, n_out: usize, n_in: usize, at: impl Fn(usize, us
         }
     });
     lines
+}
+
+fn pairs_of(line: &mut Line) -> &mut [[u16; PAIR]; PANEL] {
+    bytemuck::cast_mut(&mut line.0)
 }
 
 fn pack_int8(compute: &Compute, weight: &[bf16], n_out: usize, n_in: usize) -> Int8 {
@@ -257,7 +263,8 @@ fn quantise_group(elements: &[bf16]) -> (f32, [i8; INT8_GROUP]) {
     let mut codes = [0; INT8_GROUP];
     if scale.is_normal() {
         for (code, element) in codes.iter_mut().zip(elements) {
-            *code = (element.to_f32() / scale).round_ties_even().clamp(-CODE_MAX, CODE_MAX) as i8;
+            let shifted = (element.to_f32() / scale).clamp(-CODE_MAX, CODE_MAX) + ROUND_SHIFT;
+            *code = shifted.to_bits() as i8;
         }
         (scale, codes)
     } else {

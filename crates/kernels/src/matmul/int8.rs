@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::tile::{Ahead, Micro, Part, for_each_block, load_sums, run_block, store_sums};
 use crate::compute::Compute;
-use crate::matrix::{CODE_MAX, INT8_GROUP, Int8, Layout, PANEL, QUAD};
+use crate::matrix::{CODE_MAX, INT8_GROUP, Int8, Layout, PANEL, QUAD, ROUND_SHIFT};
 use crate::scratch::Line;
 use crate::shared::SharedMut;
 use crate::simd::{Kernel, Portable, Simd, load_at};
@@ -16,8 +16,6 @@ const BLOCK_STEPS: usize = 8;
 const GROUP_QUADS: usize = INT8_GROUP / QUAD;
 /// Groups whose largest element is below this count as zero: its reciprocal must be finite.
 const GROUP_MAX_MIN: f32 = 1e-30;
-/// 1.5 · 2^23: adding it rounds to an integer, to even between two, and leaves that in the low bits.
-const SHIFT: f32 = 12_582_912.0;
 /// Turns four signed codes into unsigned ones, 128 higher.
 #[cfg(target_arch = "x86_64")]
 const FLIP_SIGNS: u32 = 0x8080_8080;
@@ -129,7 +127,7 @@ fn quantise_group<S: Simd>(s: S, codes: &mut [u32], x: &[f32], flip: u32) -> f32
         return 0.0;
     }
     let to_code = CODE_MAX / max;
-    let code = |x: f32| ((x * to_code) + SHIFT).to_bits() as u8;
+    let code = |x: f32| ((x * to_code) + ROUND_SHIFT).to_bits() as u8;
     let (fours, rest) = x.as_chunks::<QUAD>();
     for (quad, x) in codes.iter_mut().zip(fours) {
         *quad = u32::from_le_bytes(x.map(code)) ^ flip;

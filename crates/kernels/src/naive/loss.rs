@@ -3,7 +3,7 @@
 use crate::adamw::AdamW;
 use crate::naive::log_sum_exp;
 
-/// losses (rows) = -ln softmax(logits row)[target]; 0 where the target is negative.
+/// losses (rows) = `-ln softmax(row of logits)[target]`; 0 where the target is negative.
 pub fn cross_entropy(losses: &mut [f32], logits: &[f32], targets: &[i32], rows: usize, vocab: usize) {
     for row in 0..rows {
         let logits = &logits[row * vocab..][..vocab];
