@@ -62,7 +62,7 @@ pub struct CreatedTenantObject {
 pub struct KeyObject {
     /// Always `api_key`.
     pub object: &'static str,
-    /// The public part, by which lists and the usage name it.
+    /// The key's public part, which also stands in the key itself: enough to tell keys apart, not to use one.
     pub id: String,
     /// The whole key; it cannot be shown again.
     pub value: String,
