@@ -37,6 +37,8 @@ pub(crate) trait Simd: Copy {
     const TILE_ROWS: usize;
     /// Vectors of a row of such a tile.
     const TILE_VECTORS: usize;
+    /// Vectors of such a tile when it has one row: independent sums enough to hide an instruction's latency.
+    const SINGLE_ROW_VECTORS: usize;
 
     fn splat(self, x: f32) -> Self::F;
     /// Reads `LANES` elements.

@@ -133,6 +133,7 @@ impl<S: Simd> Micro for Widen<S> {
     const LANES: usize = S::LANES;
     const ROWS: usize = S::TILE_ROWS;
     const VECTORS: usize = S::TILE_VECTORS;
+    const SINGLE_ROW_VECTORS: usize = S::SINGLE_ROW_VECTORS;
     const BLOCK_STEPS: usize = BLOCK_STEPS;
 
     #[inline(always)]
@@ -219,6 +220,7 @@ mod native {
         const LANES: usize = PANEL;
         const ROWS: usize = 6;
         const VECTORS: usize = 4;
+        const SINGLE_ROW_VECTORS: usize = 4;
         const BLOCK_STEPS: usize = BLOCK_STEPS;
 
         #[inline(always)]

@@ -187,6 +187,7 @@ impl<I: IntDot> Micro for Dot<I> {
     const LANES: usize = I::Float::LANES;
     const ROWS: usize = I::ROWS;
     const VECTORS: usize = I::VECTORS;
+    const SINGLE_ROW_VECTORS: usize = I::Float::SINGLE_ROW_VECTORS;
     const BLOCK_STEPS: usize = BLOCK_STEPS;
 
     #[inline(always)]

@@ -13,8 +13,6 @@ const X_BLOCK_BYTES: usize = 512 << 10;
 const BLOCK_ROWS_MIN: usize = 48;
 /// Rows of a tile at most, of all micro-kernels; blocks are multiples of it.
 pub(super) const TILE_ROWS_MAX: usize = 6;
-/// Vectors of a tile of one row: independent sums enough to hide an instruction's latency.
-const SINGLE_ROW_VECTORS: usize = 4;
 /// Lines of weights that a step fetches ahead: with two tiles or more they bring the whole next block in time.
 const LINES_AHEAD: usize = 2;
 /// How far ahead a lone tile fetches, in steps.
@@ -32,6 +30,8 @@ pub(super) trait Micro: Copy {
     const ROWS: usize;
     /// Vectors of a tile.
     const VECTORS: usize;
+    /// Vectors of a tile of one row, at most 4: independent sums enough to hide an instruction's latency.
+    const SINGLE_ROW_VECTORS: usize;
     /// Steps over the inputs after which the sums are put by, so that a block's weights stay in the first-level cache.
     const BLOCK_STEPS: usize;
 
@@ -140,7 +140,7 @@ pub(super) unsafe fn run_block<M: Micro>(micro: M, rows: Range<usize>, panels: R
         let group_end = panels.end.min((panel / GROUP_PANELS + 1) * GROUP_PANELS);
         let mut column = panel * PANEL;
         while column < group_end * PANEL {
-            let vectors_max = if rows.len() == 1 { SINGLE_ROW_VECTORS } else { M::VECTORS };
+            let vectors_max = if rows.len() == 1 { M::SINGLE_ROW_VECTORS } else { M::VECTORS };
             let vectors = vectors_max.min((group_end * PANEL - column) / M::LANES);
             // SAFETY: passed on.
             unsafe {

@@ -57,6 +57,7 @@ impl Simd for Avx2 {
     const DOT_ROWS: usize = 2;
     const TILE_ROWS: usize = 4;
     const TILE_VECTORS: usize = 2;
+    const SINGLE_ROW_VECTORS: usize = 4;
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m256 {

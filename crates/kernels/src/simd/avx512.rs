@@ -66,6 +66,7 @@ impl Simd for Avx512 {
     const DOT_ROWS: usize = 6;
     const TILE_ROWS: usize = 6;
     const TILE_VECTORS: usize = 4;
+    const SINGLE_ROW_VECTORS: usize = 4;
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {

@@ -19,6 +19,7 @@ impl Simd for Portable {
     const DOT_ROWS: usize = 1;
     const TILE_ROWS: usize = 2;
     const TILE_VECTORS: usize = 2;
+    const SINGLE_ROW_VECTORS: usize = 2;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F {

@@ -5,7 +5,7 @@ use super::{Simd, exp, load_at, store_at};
 /// Independent sums of a reduction, enough to hide the latency of an addition.
 const SUMS: usize = 4;
 
-/// The sum of a[i] · b[i].
+/// The sum of the products of a's and b's elements.
 #[inline(always)]
 pub(crate) fn dot<S: Simd>(s: S, a: &[f32], b: &[f32]) -> f32 {
     let b = &b[..a.len()];
