@@ -2,7 +2,7 @@
 //! method of [`Platform`]. Wires store, engine and trainer together; knows neither HTTP nor SQL.
 //!
 //! Layout, in reading order: [`platform`] opens and closes everything; [`completions`] tells a request's story (the
-//! steps lie in `models`, `limits`, `metering` and `stream`); [`tenants`], [`learn`], [`versions`] and [`usage`] are
+//! steps lie in `models`, `limits`, `metering` and `stream`); [`tenants`], [`sources`], [`learn`] (runs), [`versions`] and [`usage`] are
 //! the other resources; `adapters` lends tenants' adapters to an engine that knows digests only; `worker` claims jobs
 //! and `pipeline` carries them out.
 //!
@@ -22,6 +22,7 @@ mod metering;
 mod models;
 pub mod pipeline;
 pub mod platform;
+pub mod sources;
 mod stream;
 pub mod tenants;
 mod training_base;

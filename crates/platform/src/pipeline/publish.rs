@@ -56,7 +56,11 @@ pub(crate) async fn publish(
 ) -> Result<(), JobError> {
     let result = RunResult { seconds: job.seconds(), samples, eval: verdict.card.clone() };
     if !verdict.goes_live() {
-        return Err(JobError::Refused { code: "not_better", message: verdict.refusal(), result: Some(result) });
+        return Err(JobError::Refused {
+            code: "not_better",
+            message: verdict.refusal(),
+            result: Some(Box::new(result)),
+        });
     }
     job.progress("publish", 0, 0).await?;
     let (base, base_name) = (Arc::clone(platform.base()), platform.base_name().to_owned());

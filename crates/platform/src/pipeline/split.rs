@@ -10,6 +10,9 @@ use super::JobError;
 /// Files below which the files are cut into pieces: fewer would leave a part with one file or none.
 const FILES_MIN: usize = 10;
 
+/// A file that holds more than this share of all bytes is cut too: no part could take it whole.
+const FILE_SHARE_MAX: f32 = 0.2;
+
 /// Pieces that such a source is cut into, over all: enough that the held-out parts come from several places.
 const PIECES: usize = 24;
 
@@ -27,7 +30,9 @@ const SMALL_SHARES: SplitShares = SplitShares { validation: 0.1, test: 0.2 };
 pub fn cut(files: Vec<SourceFile>, seed: u64) -> Split {
     let bytes: usize = files.iter().map(|file| file.text.len()).sum();
     let shares = if bytes < SMALL_SOURCE_BYTES { SMALL_SHARES } else { SplitShares::default() };
-    let files = if files.len() < FILES_MIN { cut_into_regions(files, bytes) } else { files };
+    let largest = files.iter().map(|file| file.text.len()).max().unwrap_or(0);
+    let is_uneven = largest as f32 > bytes as f32 * FILE_SHARE_MAX;
+    let files = if files.len() < FILES_MIN || is_uneven { cut_into_regions(files, bytes) } else { files };
     split_files(files, shares, seed)
 }
 
@@ -145,6 +150,16 @@ mod tests {
         check_parts(5, 8);
         check_parts(12, 4);
         check_parts(60, 10);
+    }
+
+    #[test]
+    fn one_large_file_among_small_ones_is_cut_too() {
+        let mut files = source(1, 60);
+        files.extend(source(13, 1).split_off(1));
+        let parts = cut(files, 7);
+        let bytes = |files: &[SourceFile]| files.iter().map(|file| file.text.len()).sum::<usize>();
+        let all = bytes(&parts.train) + bytes(&parts.validation) + bytes(&parts.test);
+        assert!(bytes(&parts.test) * 10 > all, "{}", in_words(&parts));
     }
 
     #[test]

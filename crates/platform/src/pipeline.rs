@@ -39,7 +39,7 @@ pub struct RunResult {
 pub(crate) enum JobError {
     /// The data do not allow it: the run is refused, and trying again would change nothing.
     #[error("{message}")]
-    Refused { code: &'static str, message: String, result: Option<RunResult> },
+    Refused { code: &'static str, message: String, result: Option<Box<RunResult>> },
     /// Somebody or something said stop.
     #[error("stopped")]
     Stopped(StopReason),
