@@ -14,7 +14,7 @@ impl SplitMix64 {
 
     /// Uniform in 0..bound, up to a bias of bound / 2⁶⁴.
     pub fn below(&mut self, bound: usize) -> usize {
-        (u128::from(self.next_u64()) * bound as u128 >> 64) as usize
+        ((u128::from(self.next_u64()) * bound as u128) >> 64) as usize
     }
 
     /// Uniform in [-1, 1).

@@ -202,14 +202,7 @@ impl Model {
             }
             self.logits(head, &work.x, &chunk);
             let losses = &mut losses[micro.rows.start + chunk.start..micro.rows.start + chunk.end];
-            kernels::cross_entropy(
-                &self.compute,
-                losses,
-                &head.logits,
-                targets,
-                chunk.len(),
-                self.config.vocab_size,
-            );
+            kernels::cross_entropy(&self.compute, losses, &head.logits, targets, chunk.len(), self.config.vocab_size);
         }
     }
 
@@ -293,7 +286,7 @@ fn micro_batches(batch: &TrainBatch<'_>, bytes_per_row: usize) -> Vec<MicroBatch
                 micro.sequences.push(sequence.start - micro.rows.start..sequence.end - micro.rows.start);
             }
             _ => {
-                let sequences = Vec::from_iter([0..sequence.len()]);
+                let sequences = std::iter::once(0..sequence.len()).collect::<Vec<_>>();
                 micros.push(MicroBatch { sequences, rows: sequence.clone() });
             }
         }

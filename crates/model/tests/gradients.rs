@@ -59,8 +59,7 @@ impl Golden {
 
     fn adapter(&self, model: &Model) -> Adapter {
         let read = |name: &str| std::fs::read(self.folder.join("adapter").join(name)).expect("adapter file");
-        let files =
-            AdapterFiles { config: read("adapter_config.json"), weights: read("adapter_model.safetensors") };
+        let files = AdapterFiles { config: read("adapter_config.json"), weights: read("adapter_model.safetensors") };
         Adapter::from_peft(&files, model.config(), model.digest()).expect("PEFT's adapter loads")
     }
 
@@ -100,9 +99,8 @@ fn losses(model: &Model, adapters: &[&Adapter], batch: &Batch) -> Vec<f32> {
 fn gradients(model: &Model, adapter: &Adapter, dropout: Option<Dropout>, batch: &Batch) -> (f64, AdapterGradients) {
     let mut gradients = AdapterGradients::zeros_like(adapter);
     let mut scratch = TrainScratch::new();
-    let sum = model
-        .loss_and_gradients(&mut scratch, adapter, dropout, &batch.view(), &mut gradients)
-        .expect("batch fits");
+    let sum =
+        model.loss_and_gradients(&mut scratch, adapter, dropout, &batch.view(), &mut gradients).expect("batch fits");
     assert_eq!(sum.tokens, batch.targets.iter().filter(|&&target| target >= 0).count());
     (sum.mean(), gradients)
 }
@@ -200,7 +198,8 @@ fn gradients_match_finite_differences() {
                         }
                         gradients(&model, &moved, dropout, &batch).0
                     };
-                    let slope = (loss_at(DIFFERENCE_STEP) - loss_at(-DIFFERENCE_STEP)) / f64::from(2.0 * DIFFERENCE_STEP);
+                    let slope =
+                        (loss_at(DIFFERENCE_STEP) - loss_at(-DIFFERENCE_STEP)) / f64::from(2.0 * DIFFERENCE_STEP);
                     let error = (slope - norm).abs() / norm;
                     assert!(
                         error <= DIFFERENCE_TOLERANCE,
@@ -260,7 +259,7 @@ fn a_batch_is_the_sum_of_its_sequences() {
         let alone = Batch {
             tokens: batch.tokens[sequence.clone()].to_vec(),
             targets: batch.targets[sequence.clone()].to_vec(),
-            sequences: Vec::from_iter([0..sequence.len()]),
+            sequences: std::iter::once(0..sequence.len()).collect(),
         };
         assert_eq!(losses(&model, &[&adapter], &alone), whole[sequence.clone()]);
     }
@@ -298,10 +297,8 @@ fn bad_batches_are_refused() {
     ];
     for (tokens, targets, sequence, expected) in cases {
         let batch = TrainBatch { tokens, targets, sequences: slice::from_ref(&sequence) };
-        let error = model
-            .token_losses(&mut TrainScratch::new(), &[], &batch, &mut Vec::new())
-            .expect_err(expected)
-            .to_string();
+        let error =
+            model.token_losses(&mut TrainScratch::new(), &[], &batch, &mut Vec::new()).expect_err(expected).to_string();
         assert!(error.contains(expected), "{error:?} has no {expected:?}");
     }
     let options = LoadOptions { format: WeightFormat::Bf16, with_backward: false };

@@ -125,9 +125,10 @@ impl Frames {
         loop {
             while let Some(end) = self.buffer.windows(2).position(|pair| pair == b"\n\n") {
                 let event: Vec<u8> = self.buffer.drain(..end + 2).collect();
-                let Some(data) = String::from_utf8_lossy(&event).lines().find_map(|line| {
-                    line.strip_prefix("data:").map(|data| data.trim_start().to_owned())
-                }) else {
+                let Some(data) = String::from_utf8_lossy(&event)
+                    .lines()
+                    .find_map(|line| line.strip_prefix("data:").map(|data| data.trim_start().to_owned()))
+                else {
                     continue;
                 };
                 if data == "[DONE]" {

@@ -23,7 +23,10 @@ const BYTES_MAX: usize = 2_000_000;
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [base, path, overrides @ ..] = &arguments[..] else {
-        return Err("usage: learn BASE PATH [rank=N] [lr=X] [epochs=N] [steps=N] [batch=N] [window=N] [items=N] [tier=T]".into());
+        return Err(
+            "usage: learn BASE PATH [rank=N] [lr=X] [epochs=N] [steps=N] [batch=N] [window=N] [items=N] [tier=T]"
+                .into(),
+        );
     };
     let value = |name: &str| overrides.iter().find_map(|text| text.strip_prefix(name)?.strip_prefix('='));
     let tier = value("tier").map_or_else(|| Ok(Tier::detect()), str::parse)?;
@@ -50,7 +53,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let start = Instant::now();
     let trained = train(&model, &split.train, &validation, &options, None, &mut Printer)?;
     let seconds = start.elapsed().as_secs_f64();
-    println!("{} tokens in {seconds:.1} s with validation: {:.0} tokens/s", trained.tokens, trained.tokens as f64 / seconds);
+    println!(
+        "{} tokens in {seconds:.1} s with validation: {:.0} tokens/s",
+        trained.tokens,
+        trained.tokens as f64 / seconds
+    );
     let start = Instant::now();
     let mut judging = EvalOptions::default();
     judging.items_max = value("items").map_or(Ok(judging.items_max), str::parse)?;

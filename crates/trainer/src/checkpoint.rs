@@ -96,8 +96,7 @@ impl State {
         let matrices = self.adapter.pairs_mut().zip(self.best.pairs_mut()).zip(&mut self.optimiser.pairs);
         for (((_, _, pair), (_, _, best)), moments) in matrices {
             let (a, b) = (&mut moments.a, &mut moments.b_t);
-            let all =
-                [&mut pair.a, &mut pair.b_t, &mut best.a, &mut best.b_t, &mut a.0, &mut a.1, &mut b.0, &mut b.1];
+            let all = [&mut pair.a, &mut pair.b_t, &mut best.a, &mut best.b_t, &mut a.0, &mut a.1, &mut b.0, &mut b.1];
             for matrix in all {
                 payload.fill(matrix)?;
             }
@@ -147,8 +146,7 @@ impl Reader<'_> {
     }
 
     fn fill(&mut self, values: &mut [f32]) -> Result<(), CheckpointError> {
-        let (bytes, rest) =
-            self.bytes.split_at_checked(size_of_val(values)).ok_or(CheckpointError::Damaged)?;
+        let (bytes, rest) = self.bytes.split_at_checked(size_of_val(values)).ok_or(CheckpointError::Damaged)?;
         for (value, bytes) in values.iter_mut().zip(bytes.as_chunks().0) {
             *value = f32::from_le_bytes(*bytes);
         }

@@ -11,18 +11,18 @@
 //! - untrusted text is only ever tokenised as plain text: it cannot bring special tokens into a sample;
 //! - validation decides when to stop, test decides whether to publish, and neither shares near-duplicates with training.
 
-mod error;
-mod language;
-mod scopes;
-mod random;
-mod split;
-mod samples;
-mod recipe;
-mod optimiser;
 mod checkpoint;
-mod train;
-mod statistics;
+mod error;
 mod evaluate;
+mod language;
+mod optimiser;
+mod random;
+mod recipe;
+mod samples;
+mod scopes;
+mod split;
+mod statistics;
+mod train;
 
 pub use error::{CheckpointError, TrainError};
 pub use evaluate::{Arms, EvalCard, EvalOptions, evaluate, first_line_matches, window_losses};

@@ -122,12 +122,16 @@ fn scope_of(node: Node<'_>, parent: &str) -> Option<(ScopeKind, Range<usize>)> {
         "block" | "statement_block" | "constructor_body" | "function_body" => {
             Some((if is_function(parent) { ScopeKind::Body } else { ScopeKind::Block }, inside(node)))
         }
-        "class_body" | "declaration_list" | "field_declaration_list" | "match_block" | "switch_body"
-        | "switch_block" | "interface_body" | "enum_body" => Some((ScopeKind::Block, inside(node))),
+        "class_body"
+        | "declaration_list"
+        | "field_declaration_list"
+        | "match_block"
+        | "switch_body"
+        | "switch_block"
+        | "interface_body"
+        | "enum_body" => Some((ScopeKind::Block, inside(node))),
         kind if kind.contains("comment") => None,
-        kind if is_statement(kind) || holds_statements(parent) => {
-            Some((ScopeKind::Statement, node.byte_range()))
-        }
+        kind if is_statement(kind) || holds_statements(parent) => Some((ScopeKind::Statement, node.byte_range())),
         _ => None,
     }
 }
@@ -155,9 +159,8 @@ fn holds_statements(kind: &str) -> bool {
 fn inside(node: Node<'_>) -> Range<usize> {
     let range = node.byte_range();
     let count = node.child_count();
-    let is_bracket = |index: u32, brackets: [&str; 2]| {
-        node.child(index).is_some_and(|child| brackets.contains(&child.kind()))
-    };
+    let is_bracket =
+        |index: u32, brackets: [&str; 2]| node.child(index).is_some_and(|child| brackets.contains(&child.kind()));
     if count >= 2 && is_bracket(0, ["(", "{"]) && is_bracket(count - 1, [")", "}"]) {
         range.start + 1..range.end - 1
     } else {
@@ -218,12 +221,7 @@ mod tests {
         let text = "function f(a) {\n  if (a) { g(a, 2); }\n  return () => { h(); };\n}\n";
         for language in [Language::JavaScript, Language::TypeScript, Language::Tsx] {
             check(language, text, ScopeKind::Arguments, &["a, 2"]);
-            check(
-                language,
-                text,
-                ScopeKind::Body,
-                &["if (a) { g(a, 2); }\n  return () => { h(); };", "h();"],
-            );
+            check(language, text, ScopeKind::Body, &["if (a) { g(a, 2); }\n  return () => { h(); };", "h();"]);
             check(language, text, ScopeKind::Block, &["g(a, 2);"]);
         }
         let typed = "const x: Map<string, number> = make<string>(1 as any);\n";
@@ -257,12 +255,7 @@ mod tests {
     #[test]
     fn go() {
         let text = "package a\n\nfunc F(n int) int {\n\tx := g(n, 1)\n\tif x > 0 {\n\t\treturn x\n\t}\n\treturn 0\n}\n";
-        check(
-            Language::Go,
-            text,
-            ScopeKind::Body,
-            &["x := g(n, 1)\n\tif x > 0 {\n\t\treturn x\n\t}\n\treturn 0"],
-        );
+        check(Language::Go, text, ScopeKind::Body, &["x := g(n, 1)\n\tif x > 0 {\n\t\treturn x\n\t}\n\treturn 0"]);
         check(Language::Go, text, ScopeKind::Block, &["return x"]);
         check(Language::Go, text, ScopeKind::Arguments, &["n, 1"]);
     }

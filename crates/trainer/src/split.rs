@@ -222,9 +222,9 @@ fn stripped_hash(text: &str) -> u64 {
 
 fn hash_bytes(bytes: &[u8]) -> u64 {
     // FNV-1a with a strong finaliser: words are short, and a cryptographic hash per word would dominate.
-    mix(bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    }))
+    mix(bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)))
 }
 
 fn first_u64(hash: blake3::Hash) -> u64 {
@@ -244,7 +244,9 @@ mod tests {
     /// Text of `lines` lines that shares nothing with another seed's.
     fn text(seed: u64, lines: usize) -> String {
         let mut random = Random::keyed(seed, Purpose::Split, 99);
-        (0..lines).map(|_| format!("name_{} = call_{}({})\n", random.next_u64(), random.below(9), random.below(99))).collect()
+        (0..lines)
+            .map(|_| format!("name_{} = call_{}({})\n", random.next_u64(), random.below(9), random.below(99)))
+            .collect()
     }
 
     fn all_paths(split: &Split) -> Vec<String> {
@@ -300,7 +302,8 @@ mod tests {
         let half = format!("{}{}", text(1, 50), text(2, 50));
         let mut index = DuplicateIndex::new(1);
         index.add(&base);
-        let cases = [(base.replace(' ', "\t"), true), (half, false), (text(3, 100), false), (format!("x\n{base}"), true)];
+        let cases =
+            [(base.replace(' ', "\t"), true), (half, false), (text(3, 100), false), (format!("x\n{base}"), true)];
         for (candidate, expected) in cases {
             assert_eq!(index.holds_near_duplicate(&candidate), expected, "{:.40}", candidate);
         }

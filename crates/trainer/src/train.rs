@@ -149,12 +149,7 @@ pub fn train(
     })
 }
 
-fn check(
-    model: &Model,
-    corpus: &Corpus<'_>,
-    validation: &[Sample],
-    options: &TrainOptions,
-) -> Result<(), TrainError> {
+fn check(model: &Model, corpus: &Corpus<'_>, validation: &[Sample], options: &TrainOptions) -> Result<(), TrainError> {
     options.check()?;
     let context_tokens_max = model.config().context_tokens_max;
     let window_tokens = validation.iter().map(|sample| sample.tokens.len() - 1).max().unwrap_or(0);

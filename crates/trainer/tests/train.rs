@@ -76,8 +76,7 @@ impl Observer for Recorder {
 
 fn run(model: &Model, options: &TrainOptions) -> (Trained, Recorder) {
     let mut recorder = Recorder::default();
-    let trained =
-        train(model, &files(), &validation(model), options, None, &mut recorder).expect("training succeeds");
+    let trained = train(model, &files(), &validation(model), options, None, &mut recorder).expect("training succeeds");
     (trained, recorder)
 }
 
@@ -101,18 +100,12 @@ fn one_text_can_be_learned_by_heart() {
         window_tokens,
         ..options()
     };
-    let trained =
-        train(&model, &text, &windows, &options, None, &mut Recorder::default()).expect("training succeeds");
+    let trained = train(&model, &text, &windows, &options, None, &mut Recorder::default()).expect("training succeeds");
     assert!(trained.base_validation_loss > 4.0, "{trained:?}");
     assert!(trained.validation_loss < 0.5, "{}", trained.validation_loss);
 
-    let card = evaluate(
-        &model,
-        Some(&trained.adapter),
-        &text,
-        &EvalOptions { window_tokens, items_max: 12, seed: 1 },
-    )
-    .expect("text to judge");
+    let card = evaluate(&model, Some(&trained.adapter), &text, &EvalOptions { window_tokens, items_max: 12, seed: 1 })
+        .expect("text to judge");
     assert!((card.loss.own - trained.validation_loss).abs() < 1e-6);
     assert!((card.loss.base - trained.base_validation_loss).abs() < 1e-6);
     assert!(card.bits_per_byte.own < card.bits_per_byte.base);
@@ -176,8 +169,7 @@ fn cancelling_leaves_a_checkpoint_at_every_step() {
         });
         assert_eq!(last_step, Some(step), "nothing happens after the cancellation");
         let state = recorder.checkpoints.last().expect("written on cancellation");
-        let resumed =
-            train(&model, &files(), &validation(&model), &quick, Some(state), &mut Recorder::default());
+        let resumed = train(&model, &files(), &validation(&model), &quick, Some(state), &mut Recorder::default());
         assert_eq!(bytes(&model, &resumed.expect("resumes")), bytes(&model, &whole));
     }
 }
@@ -188,11 +180,16 @@ fn foreign_and_damaged_checkpoints_are_refused() {
     let (_, recorder) = run(&model, &TrainOptions { epochs: 1, ..options() });
     let state = &recorder.checkpoints[0];
     let options = TrainOptions { epochs: 1, ..options() };
-    let resume = |files: &[SourceFile], validation: &[Sample], options: &TrainOptions, state: &[u8]| {
-        match train(&model, files, validation, options, Some(state), &mut Recorder::default()) {
-            Err(TrainError::Checkpoint(error)) => error,
-            other => panic!("not refused: {other:?}"),
-        }
+    let resume = |files: &[SourceFile], validation: &[Sample], options: &TrainOptions, state: &[u8]| match train(
+        &model,
+        files,
+        validation,
+        options,
+        Some(state),
+        &mut Recorder::default(),
+    ) {
+        Err(TrainError::Checkpoint(error)) => error,
+        other => panic!("not refused: {other:?}"),
     };
     let same = |state: &[u8]| resume(&files(), &validation(&model), &options, state);
     assert_eq!(same(b""), CheckpointError::NotACheckpoint);
@@ -228,11 +225,14 @@ fn a_step_limit_ends_the_schedule_with_a_validation() {
     let (trained, recorder) = run(&model, &TrainOptions { steps_max: Some(5), ..options() });
     assert_eq!(trained.steps, 5);
     assert_eq!(trained.curve.last().map(|point| point.step), Some(5));
-    let rates: Vec<f32> = recorder.events.iter().filter_map(|event| match event {
-        TrainEvent::Step { learning_rate, .. } => Some(*learning_rate),
-        _ => None,
-    })
-    .collect();
+    let rates: Vec<f32> = recorder
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            TrainEvent::Step { learning_rate, .. } => Some(*learning_rate),
+            _ => None,
+        })
+        .collect();
     assert!(rates[4] < 0.5 * rates[0], "{rates:?}");
 }
 

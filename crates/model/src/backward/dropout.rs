@@ -56,7 +56,14 @@ impl Mask {
         self.for_rows(compute, y, x, n, |y, x, factor| *y += factor * x);
     }
 
-    fn for_rows(self, compute: &Compute, y: &mut [f32], x: &[f32], n: usize, write: impl Fn(&mut f32, f32, f32) + Sync) {
+    fn for_rows(
+        self,
+        compute: &Compute,
+        y: &mut [f32],
+        x: &[f32],
+        n: usize,
+        write: impl Fn(&mut f32, f32, f32) + Sync,
+    ) {
         debug_assert_eq!(y.len(), x.len());
         let task_rows = TASK_ELEMENTS.div_ceil(n);
         let tasks = (y.len() / n).div_ceil(task_rows);

@@ -34,18 +34,18 @@ impl LayerPass<'_> {
 /// Activations of one layer that backward reads.
 #[derive(Default)]
 pub(super) struct SavedLayer {
-    input: Vec<f32>,              // (rows, hidden), before the attention norm
-    q_raw: Vec<f32>,              // (rows, q_width), before q_norm; Qwen3 only
-    k_raw: Vec<f32>,              // (rows, kv_width), before k_norm; Qwen3 only
-    q: Vec<f32>,                  // (rows, q_width), rotated
-    k: Vec<f32>,                  // (rows, kv_width), rotated
-    v: Vec<f32>,                  // (rows, kv_width)
-    attended: Vec<f32>,           // (rows, q_width)
-    log_sum_exp: Vec<f32>,        // (rows, heads)
-    middle: Vec<f32>,             // (rows, hidden), before the mlp norm
-    gate: Vec<f32>,               // (rows, intermediate)
-    up: Vec<f32>,                 // (rows, intermediate)
-    low_rank: [Vec<f32>; 7],      // (rows, rank) each: dropped input times Aᵀ
+    input: Vec<f32>,         // (rows, hidden), before the attention norm
+    q_raw: Vec<f32>,         // (rows, q_width), before q_norm; Qwen3 only
+    k_raw: Vec<f32>,         // (rows, kv_width), before k_norm; Qwen3 only
+    q: Vec<f32>,             // (rows, q_width), rotated
+    k: Vec<f32>,             // (rows, kv_width), rotated
+    v: Vec<f32>,             // (rows, kv_width)
+    attended: Vec<f32>,      // (rows, q_width)
+    log_sum_exp: Vec<f32>,   // (rows, heads)
+    middle: Vec<f32>,        // (rows, hidden), before the mlp norm
+    gate: Vec<f32>,          // (rows, intermediate)
+    up: Vec<f32>,            // (rows, intermediate)
+    low_rank: [Vec<f32>; 7], // (rows, rank) each: dropped input times Aᵀ
 }
 
 /// Buffers that no later step reads.
@@ -93,7 +93,15 @@ impl Model {
         work.normed.resize(rows * hidden, 0.0);
         let lora = &mut work.lora;
 
-        kernels::rms_norm(compute, &mut work.normed, &saved.input, &layer.attention_norm, config.rms_norm_eps, rows, hidden);
+        kernels::rms_norm(
+            compute,
+            &mut work.normed,
+            &saved.input,
+            &layer.attention_norm,
+            config.rms_norm_eps,
+            rows,
+            hidden,
+        );
         self.project(index, Projection::Q, &mut saved.q, &work.normed, &mut saved.low_rank, lora, pass);
         self.project(index, Projection::K, &mut saved.k, &work.normed, &mut saved.low_rank, lora, pass);
         self.project(index, Projection::V, &mut saved.v, &work.normed, &mut saved.low_rank, lora, pass);
@@ -201,8 +209,7 @@ impl Model {
         gradients: &mut AdapterGradients,
     ) {
         let (compute, config, layer) = (&*self.compute, &self.config, &self.weights.layers[index]);
-        let (rows, heads, kv_heads, head_dim) =
-            (pass.rows(), config.head_count, config.kv_head_count, config.head_dim);
+        let (rows, heads, kv_heads, head_dim) = (pass.rows(), config.head_count, config.kv_head_count, config.head_dim);
         work.d_attended.resize(rows * config.q_width(), 0.0);
         work.dq.resize(rows * config.q_width(), 0.0);
         work.dk.resize(rows * config.kv_width(), 0.0);

@@ -29,7 +29,8 @@ pub async fn run(data: &Path, args: DoctorArgs, output: Output) -> Result<()> {
     let list: Vec<Value> =
         checks.iter().map(|check| json!({"check": check.what, "ok": check.good, "says": check.says})).collect();
     output.result(&json!({"ok": good, "checks": list}), || {
-        let line = |check: &Check| format!("{} {:<12} {}", if check.good { "ok  " } else { "MEND" }, check.what, check.says);
+        let line =
+            |check: &Check| format!("{} {:<12} {}", if check.good { "ok  " } else { "MEND" }, check.what, check.says);
         checks.iter().map(line).collect::<Vec<_>>().join("\n")
     })?;
     if !good {
@@ -92,7 +93,11 @@ fn disk(data: &Path) -> Check {
         Ok(free) => Check {
             what: "disk",
             good: false,
-            says: format!("only {} MiB free where {} lies. Make room: a full disk stops learning and metering.", free >> 20, data.display()),
+            says: format!(
+                "only {} MiB free where {} lies. Make room: a full disk stops learning and metering.",
+                free >> 20,
+                data.display()
+            ),
         },
         Err(error) => Check { what: "disk", good: false, says: format!("cannot look: {error}") },
     }
@@ -102,7 +107,10 @@ async fn server(data: &Path) -> Check {
     let what = "server";
     let not_running = |says: String| Check { what, good: true, says };
     let Ok(client) = Client::find(data) else {
-        return not_running(format!("none runs here ({} is not there); start one with `atelier serve`", data.join(URL_FILE).display()));
+        return not_running(format!(
+            "none runs here ({} is not there); start one with `atelier serve`",
+            data.join(URL_FILE).display()
+        ));
     };
     let ready = client.get("/readyz").await;
     let known = client.get("/v1/tenants").await;

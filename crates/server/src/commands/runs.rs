@@ -20,7 +20,8 @@ pub async fn give_source(client: &Client, path: &Path) -> Result<String> {
     let archive = tokio::task::spawn_blocking(move || read_archive(&packed)).await??;
     let name = path.canonicalize().ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
     let name = name.unwrap_or_else(|| "source".to_owned());
-    let query: String = name.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect();
+    let query: String =
+        name.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect();
     let source = client.upload(&format!("/v1/sources?name={query}"), "application/gzip", archive).await?;
     source["id"].as_str().map(str::to_owned).context("The server's answer names no source.")
 }

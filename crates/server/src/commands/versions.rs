@@ -22,7 +22,8 @@ pub async fn roll_back(data: &Path, args: RollbackArgs, output: Output) -> Resul
     let client = Client::find(data)?.for_tenant(args.tenant.name.as_deref());
     let target = args.to.map_or_else(|| json!("previous"), Value::from);
     let versions = client.send(Method::PUT, "/v1/aliases/live", &json!({"version": target})).await?;
-    output.result(&versions, || format!("Live is now version {}.\n{}", versions["aliases"]["live"], describe(&versions)))
+    output
+        .result(&versions, || format!("Live is now version {}.\n{}", versions["aliases"]["live"], describe(&versions)))
 }
 
 fn describe(versions: &Value) -> String {

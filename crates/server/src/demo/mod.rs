@@ -98,7 +98,14 @@ async fn create(operator: &Client, url: &str, folder: &Folder) -> Result<DemoTen
     let created = tenant::create(operator, &folder.name, "tuned").await?;
     let key = created["key"].as_str().context("The server's answer shows no key.")?.to_owned();
     let client = Client::new(url, &key)?;
-    Ok(DemoTenant { name: folder.name.clone(), key, client, run: Value::Null, before: String::new(), after: String::new() })
+    Ok(DemoTenant {
+        name: folder.name.clone(),
+        key,
+        client,
+        run: Value::Null,
+        before: String::new(),
+        after: String::new(),
+    })
 }
 
 async fn learn(tenant: &mut DemoTenant, folder: &Folder, output: Output) -> Result<()> {
@@ -146,9 +153,8 @@ fn describe(tenant: &DemoTenant, card: &Arms) -> Value {
 
 async fn finish(server: &Server, object: &Value, data: &DataFolder, exit: bool, output: Output) -> Result<()> {
     if exit {
-        return output.result(object, || {
-            format!("Done in {:.0} seconds.", object["seconds"].as_f64().unwrap_or_default())
-        });
+        return output
+            .result(object, || format!("Done in {:.0} seconds.", object["seconds"].as_f64().unwrap_or_default()));
     }
     if output.is_json() {
         output.result(object, String::new)?;

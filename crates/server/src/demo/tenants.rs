@@ -37,7 +37,10 @@ pub struct DemoTenant {
 /// The folders told by `--tenant name=PATH`, else the examples.
 pub fn folders(told: &[String]) -> Result<Vec<Folder>> {
     if told.is_empty() {
-        return EXAMPLES.iter().map(|name| Ok(Folder { name: (*name).to_owned(), path: find_example(name)? })).collect();
+        return EXAMPLES
+            .iter()
+            .map(|name| Ok(Folder { name: (*name).to_owned(), path: find_example(name)? }))
+            .collect();
     }
     let folders: Vec<Folder> = told
         .iter()
