@@ -17,9 +17,10 @@ use crate::{Adapter, AdapterGradients, Config, Model, ModelError, Projection};
 pub use dropout::Dropout;
 use layer::{LayerPass, SavedLayer, Work};
 
-/// Bytes of kept activations of one micro-batch, unless a single sequence needs more. Larger gains nothing: the
-/// products are at full speed from a few hundred rows.
-const ACTIVATION_BYTES_MAX: usize = 1 << 30;
+/// Bytes of kept activations of one micro-batch, unless a single sequence needs more. The products are at full speed
+/// from a few hundred rows, and buffers of more rows than this only leave the caches sooner: on `models/atelier-base`
+/// a step of 4,096 tokens is some 15 % faster than in one piece.
+const ACTIVATION_BYTES_MAX: usize = 128 << 20;
 
 /// Logits computed at a time: 16 MB, about half of a last-level cache.
 const LOGITS_MAX: usize = 4 << 20;
