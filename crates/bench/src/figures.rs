@@ -149,12 +149,14 @@ pub struct Figures {
     date: String,
     commit: String,
     figures: Vec<Figure>,
+    /// How many of them are in the record already.
+    recorded: usize,
 }
 
 impl Figures {
     /// Nothing yet.
     pub fn new(machine: Machine) -> Figures {
-        Figures { machine, date: date(), commit: commit(), figures: Vec::new() }
+        Figures { machine, date: date(), commit: commit(), figures: Vec::new(), recorded: 0 }
     }
 
     /// Adds one value and shows it at once on standard error.
@@ -175,10 +177,10 @@ impl Figures {
         });
     }
 
-    /// Adds one line for each figure to the file.
-    pub fn append(&self, path: &Path) -> Result<()> {
+    /// Adds one line for each figure that is not in the file yet.
+    pub fn append(&mut self, path: &Path) -> Result<()> {
         let mut lines = String::new();
-        for figure in &self.figures {
+        for figure in &self.figures[self.recorded..] {
             lines.push_str(&serde_json::to_string(figure)?);
             lines.push('\n');
         }
@@ -187,7 +189,9 @@ impl Figures {
             .append(true)
             .open(path)
             .with_context(|| format!("cannot open {}", path.display()))?;
-        file.write_all(lines.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+        file.write_all(lines.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
+        self.recorded = self.figures.len();
+        Ok(())
     }
 
     /// A row for each kind, a column for each model and format.

@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use atelier_model::{Adapter, AdapterFiles, Model, Tokenizer};
-use atelier_trainer::{
-    Observer, Sample, SourceFile, SplitShares, TrainEvent, TrainOptions, held_out_windows, split_files, train,
-};
+use atelier_platform::pipeline::split;
+use atelier_trainer::{Observer, Sample, SourceFile, TrainEvent, TrainOptions, held_out_windows, train};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
@@ -24,7 +23,7 @@ const BAR_INTERVAL: Duration = Duration::from_millis(250);
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LearnSettings {
     /// Tokens of training files that one epoch sees at most; whole files in random order, the last one cut
-    #[arg(long, default_value_t = 100_000)]
+    #[arg(long, default_value_t = 150_000)]
     pub train_tokens_max: usize,
     /// Tokens of validation windows at most, spread over the files
     #[arg(long, default_value_t = 8_000)]
@@ -88,9 +87,9 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Splits by file, then caps the training part.
+    /// Splits as the product does, then caps the training part.
     pub fn new(tokenizer: &Tokenizer, files: Vec<SourceFile>, settings: &LearnSettings) -> Result<Prepared> {
-        let split = split_files(files, SplitShares::default(), settings.seed);
+        let split = split::cut(files, settings.seed);
         ensure!(!split.test.is_empty() && !split.validation.is_empty(), "too few files to hold some out");
         let (train, train_tokens) = cap(tokenizer, split.train, settings);
         Ok(Prepared { train, train_tokens, validation: split.validation, test: split.test })
@@ -172,6 +171,16 @@ pub fn learn(
 ) -> Result<(Adapter, TrainingRecord)> {
     let windows = held_out_windows(model.tokenizer(), &prepared.validation, options.window_tokens);
     let windows = thin(windows, settings.validation_tokens_max);
+    let bytes = |files: &[SourceFile]| files.iter().map(|file| file.text.len()).sum::<usize>();
+    eprintln!(
+        "{label}: {} files to learn from, {} tokens; {} files, {} bytes for validation; {} files, {} bytes for the test",
+        prepared.train.len(),
+        prepared.train_tokens,
+        prepared.validation.len(),
+        bytes(&prepared.validation),
+        prepared.test.len(),
+        bytes(&prepared.test),
+    );
     let mut progress = Progress::new(label);
     let start = Instant::now();
     let trained = train(model, &prepared.train, &windows, &options, None, &mut progress)

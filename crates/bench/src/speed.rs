@@ -122,15 +122,20 @@ pub fn run(args: &SpeedArgs) -> Result<()> {
     for (shape, workload) in models {
         let workload = if args.quick { workload.quick() } else { workload };
         measure_model(args, &compute, shape.as_ref(), workload, &selection, &mut figures)?;
+        record(args, &mut figures)?;
     }
     if selection.has_any(gateway::MODEL, gateway::WEIGHTS, |name| name.starts_with("gateway.")) {
-        gateway::measure(args, &compute, &mut figures)?;
+        let measured = gateway::measure(args, &compute, &mut figures);
+        record(args, &mut figures)?;
+        measured?;
     }
     writeln!(std::io::stdout(), "{}", figures.table().trim_end())?;
-    if !args.no_record {
-        figures.append(&args.record)?;
-    }
     Ok(())
+}
+
+/// After each model, so that a failure later loses nothing.
+fn record(args: &SpeedArgs, figures: &mut Figures) -> Result<()> {
+    if args.no_record { Ok(()) } else { figures.append(&args.record) }
 }
 
 /// All figures of one model, in both formats of weights.

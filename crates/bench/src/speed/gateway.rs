@@ -211,7 +211,7 @@ impl Server {
         let body = json!({"name": "bench", "plan": "shared"}).to_string();
         let request = client.request("POST", "/v1/tenants", Some(&self.operator_key), &body);
         let answer: Value = serde_json::from_slice(&client.exchange(&request)?)?;
-        answer["key"].as_str().map(str::to_owned).with_context(|| format!("no key in {answer}"))
+        answer["key"]["value"].as_str().map(str::to_owned).context("the new tenant came without a key")
     }
 }
 
