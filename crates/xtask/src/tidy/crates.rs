@@ -32,6 +32,7 @@ const ALLOWED_EDGES: &[(&str, &str, &str)] = &[
     ("server", "model", "wiring: loads the base named by --base"),
     ("server", "kernels", "wiring: chooses the SIMD tier and the number of threads"),
     ("bench", "engine", "measures serving without the gateway"),
+    ("bench", "platform", "parts a tenant's files as learning does"),
     ("bench", "trainer", "measures what learning gains and how fast it is"),
     ("bench", "model", "makes models and adapters to measure with"),
     ("bench", "kernels", "chooses the SIMD tier, and its steps of training end in the optimiser"),
