@@ -16,11 +16,24 @@ use crate::split::SourceFile;
 /// prefix-suffix-middle order, so the other is only there as variation (StarCoder and others mix both).
 const SPM_SHARE: f64 = 0.1;
 
-/// Share of fill-in-the-middle cuts that ignore syntax: people also stop in odd places.
-const RANDOM_SPAN_SHARE: f64 = 0.15;
+/// How places are chosen.
+#[derive(Clone, Copy)]
+struct Taste {
+    /// Share of spans that ignore syntax even where there are scopes.
+    random_share: f64,
+    /// Whether a span may begin inside a word.
+    is_inside_words: bool,
+}
+
+/// People stop in odd places, and what is learned must serve them there too.
+const LEARNING: Taste = Taste { random_share: 0.15, is_inside_words: true };
+
+/// Judged are the places where a completion is mostly asked for (design/evaluation.md); text without scopes gets
+/// random spans.
+const JUDGING: Taste = Taste { random_share: 0.0, is_inside_words: false };
 
 /// Share of syntax cuts that begin inside their scope instead of at its start: completion is mostly asked for
-/// after a few characters were typed.
+/// after something of it was typed.
 const INSIDE_SCOPE_SHARE: f64 = 0.5;
 
 /// Tokens of the shortest piece of a file that is cut for fill-in-the-middle; a shorter one has no context.
@@ -126,7 +139,7 @@ pub fn completion_items(
             if taken.len() == per_file {
                 break;
             }
-            let Some(span) = choose_span(&file.text, &places, 0..file.text.len(), &mut random) else { break };
+            let Some(span) = choose_span(&file.text, &places, 0..file.text.len(), JUDGING, &mut random) else { break };
             let target = &file.text[span.clone()];
             // The first line of the target is what counts, so it must not be empty.
             let is_blank = target.trim().is_empty() || target.starts_with(['\n', '\r']);
@@ -305,7 +318,7 @@ impl<'a> Corpus<'a> {
     fn push_fim(&self, sample: &mut Sample, fim: FimTokens, piece: &Piece<'_>, random: &mut Random) {
         let file = piece.file;
         let region = trim_to_characters(&file.text, piece_bytes(piece));
-        let Some(span) = choose_span(&file.text, &file.scopes, region.clone(), random) else {
+        let Some(span) = choose_span(&file.text, &file.scopes, region.clone(), LEARNING, random) else {
             return self.push_plain(sample, piece);
         };
         let encode = |range: Range<usize>| self.tokenizer.encode_plain(&file.text[range]);
@@ -393,13 +406,22 @@ fn trim_to_characters(text: &str, range: Range<usize>) -> Range<usize> {
 
 /// A span inside `region` to be completed: a random place of a random kind of scope, or a random span.
 /// `None` if the region has no text.
-fn choose_span(text: &str, places: &[Scope], region: Range<usize>, random: &mut Random) -> Option<Range<usize>> {
-    if random.unit() >= RANDOM_SPAN_SHARE
+fn choose_span(
+    text: &str,
+    places: &[Scope],
+    region: Range<usize>,
+    taste: Taste,
+    random: &mut Random,
+) -> Option<Range<usize>> {
+    if random.unit() >= taste.random_share
         && let Some(scope) = choose_scope(places, region.clone(), random)
     {
         let mut start = scope.range.start;
         if random.unit() < INSIDE_SCOPE_SHARE {
             start = text.floor_char_boundary(start + random.below(scope.range.len()));
+        }
+        if !taste.is_inside_words {
+            start = word_start(text, scope.range.start, start);
         }
         return Some(start..scope.range.end);
     }
@@ -410,6 +432,15 @@ fn choose_span(text: &str, places: &[Scope], region: Range<usize>, random: &mut 
     let length = 1 + random.below(RANDOM_SPAN_BYTES_MAX.min(region.end - start));
     let end = text.ceil_char_boundary(start + length).min(region.end);
     (start < end).then_some(start..end)
+}
+
+/// `start`, moved back to where its word begins, but not before `first`.
+fn word_start(text: &str, first: usize, start: usize) -> usize {
+    let is_word = |character: char| character.is_alphanumeric() || character == '_';
+    if !text[start..].starts_with(is_word) {
+        return start;
+    }
+    first + text[first..start].trim_end_matches(is_word).len()
 }
 
 /// First a kind, so that the many lines do not crowd out the few bodies, then one of that kind.
@@ -580,5 +611,13 @@ mod tests {
             assert!(!item.target.lines().next().unwrap_or_default().is_empty());
         }
         assert!(completion_items(&tokenizer, &[], 30, 1).is_empty());
+    }
+
+    #[test]
+    fn judged_places_begin_with_a_word() {
+        let cases = [("a.name_1(x)", 2, 5, 2), ("a.name(x)", 3, 5, 3), ("x = (y)", 0, 4, 4), ("größe", 0, 4, 0)];
+        for (text, first, start, expected) in cases {
+            assert_eq!(word_start(text, first, start), expected, "{text}");
+        }
     }
 }
