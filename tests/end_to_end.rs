@@ -5,9 +5,9 @@
 
 mod support;
 
+mod attacks;
 mod bad_input;
 mod crash;
 mod line;
 mod metrics;
 mod openai_client;
-mod walls;

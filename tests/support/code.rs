@@ -81,7 +81,14 @@ pub fn write_code(folder: &Path, style: Style, count: usize) {
 
 /// A small code base as an archive.
 pub fn archive_of(style: Style, count: usize) -> Vec<u8> {
-    files(style, count).iter().fold(Archive::new(), |archive, (path, text)| archive.file(path, text.as_bytes())).gzip()
+    archive_with(style, count, &[])
+}
+
+/// The same with further files.
+pub fn archive_with(style: Style, count: usize, more: &[(&str, &[u8])]) -> Vec<u8> {
+    let files = files(style, count);
+    let files = files.iter().map(|(path, text)| (path.as_str(), text.as_bytes())).chain(more.iter().copied());
+    files.fold(Archive::new(), |archive, (path, content)| archive.file(path, content)).gzip()
 }
 
 /// A tar.gz made by hand, so that it can hold what no honest tool writes.

@@ -4,6 +4,6 @@ mod code;
 mod server;
 mod user;
 
-pub use code::{Archive, Style, archive_of, write_code};
+pub use code::{Archive, Style, archive_of, archive_with, write_code};
 pub use server::{Command, Process, World, quick, shipped_base, start_run};
 pub use user::{Answer, User, http, runtime};

@@ -1,6 +1,9 @@
 //! People who use a server: each has a key or none.
 
 use std::cell::RefCell;
+use std::fmt::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::rc::Rc;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -124,6 +127,33 @@ impl User {
         }
     }
 
+    /// A request whose target goes out byte for byte as it stands here: no client library would send some of them.
+    pub fn raw(&self, method: &str, target: &str, body: Option<(&str, &[u8])>) -> Answer {
+        let mut head =
+            format!("{} {target} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n", method.to_uppercase());
+        if let Some(key) = &self.key {
+            let _ = write!(head, "authorization: Bearer {key}\r\n");
+        }
+        for (name, value) in &self.headers {
+            let _ = write!(head, "{name}: {value}\r\n");
+        }
+        if let Some((content_type, bytes)) = body {
+            let _ = write!(head, "content-type: {content_type}\r\ncontent-length: {}\r\n", bytes.len());
+        }
+        head.push_str("\r\n");
+        let url = self.url.borrow();
+        let address = url.split_once("://").map_or(url.as_str(), |(_, address)| address);
+        let mut socket = TcpStream::connect(address).unwrap();
+        socket.set_read_timeout(Some(ANSWER_PATIENCE)).unwrap();
+        let mut bytes = head.into_bytes();
+        bytes.extend_from_slice(body.map_or(&[], |(_, bytes)| bytes));
+        // A server that refuses may close before it has read all.
+        let _ = socket.write_all(&bytes);
+        let mut answer = Vec::new();
+        let _ = socket.read_to_end(&mut answer);
+        Answer::read(&answer).unwrap_or_else(|| panic!("{method} {target}: {:?}", String::from_utf8_lossy(&answer)))
+    }
+
     /// The text of a completion's first choice.
     pub fn complete(&self, body: &Value) -> String {
         self.post("/v1/completions", body).ok()["choices"][0]["text"].as_str().unwrap().to_owned()
@@ -131,6 +161,22 @@ impl User {
 }
 
 impl Answer {
+    /// Reads an answer as it came over the wire.
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
+        let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+        let mut lines = head.split("\r\n");
+        let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
+        let headers: Vec<(String, String)> = lines
+            .filter_map(|line| line.split_once(':'))
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
+            .collect();
+        let body = &bytes[end + 4..];
+        let is_chunked = headers.iter().any(|(name, value)| name == "transfer-encoding" && value == "chunked");
+        let body = if is_chunked { joined(body)? } else { body.to_vec() };
+        Some(Self { status, headers, body })
+    }
+
     /// The JSON of a success.
     pub fn ok(&self) -> Value {
         assert!((200..300).contains(&self.status), "{self:?}");
@@ -168,6 +214,21 @@ impl Answer {
         let mut data: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("data:")).map(str::trim).collect();
         assert_eq!(data.pop(), Some("[DONE]"), "{text}");
         data.iter().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+/// The content of a chunked body.
+fn joined(mut body: &[u8]) -> Option<Vec<u8>> {
+    let mut whole = Vec::new();
+    loop {
+        let end = body.windows(2).position(|two| two == b"\r\n")?;
+        let size = usize::from_str_radix(std::str::from_utf8(&body[..end]).ok()?.trim(), 16).ok()?;
+        let chunk = body.get(end + 2..end + 2 + size)?;
+        if size == 0 {
+            return Some(whole);
+        }
+        whole.extend_from_slice(chunk);
+        body = body.get(end + 4 + size..)?;
     }
 }
 

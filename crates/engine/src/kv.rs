@@ -1,9 +1,11 @@
 //! Blocks of the KV cache: who holds which, and which hold a prefix that a later prompt may use.
 //!
-//! A block is free (holds nothing), held (by one or more sequences) or cached (by none, but found by its key). A
-//! cached block is given up, least recently used first, when a free one is needed. Only full blocks have keys, and a
-//! block with a key is never written again.
+//! A block is free (holds nothing), held (by one or more sequences) or cached (by none, but found by its key). When a
+//! free one is needed, the client with the most cached blocks gives up the one that it used longest ago: so a flood
+//! of one client's prompts drives out that client's own, never those of a client that caches less. Only full blocks
+//! have keys, and a block with a key is never written again.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
 use atelier_model::{Digest, KV_BLOCK_TOKENS};
@@ -55,7 +57,9 @@ struct Block {
     holders: u32,
     /// Its key, if it holds a full, computed block that may be shared.
     key: Option<BlockKey>,
-    /// When it was last let go; its place in the order of eviction while cached.
+    /// Who computed it, for a block with a key: a key's salt is one client's.
+    client: u64,
+    /// When it was last let go; its place in its client's order of eviction while cached.
     released: u64,
 }
 
@@ -85,8 +89,9 @@ pub(crate) struct BlockPool {
     blocks: Vec<Block>,
     free: Vec<u32>,
     index: HashMap<BlockKey, u32>,
-    /// Cached blocks by time of release.
-    cached: BTreeMap<u64, u32>,
+    /// Cached blocks by client, then by time of release; no client is without one.
+    cached: HashMap<u64, BTreeMap<u64, u32>>,
+    cached_count: usize,
     clock: u64,
 }
 
@@ -97,7 +102,8 @@ impl BlockPool {
             blocks: vec![Block::default(); count as usize],
             free: (0..count).rev().collect(),
             index: HashMap::new(),
-            cached: BTreeMap::new(),
+            cached: HashMap::new(),
+            cached_count: 0,
             clock: 0,
         }
     }
@@ -111,7 +117,7 @@ impl BlockPool {
     }
 
     pub(crate) fn cached(&self) -> usize {
-        self.cached.len()
+        self.cached_count
     }
 
     /// Longest run of blocks at the head of `tokens` that are in the cache under `root`.
@@ -131,7 +137,7 @@ impl BlockPool {
         let needed = count.saturating_sub(prefix.blocks.len());
         // A matched block that is only cached cannot also be given up for room.
         let matched_cached = prefix.blocks.iter().filter(|block| self.blocks[**block as usize].holders == 0).count();
-        needed <= self.free.len() + self.cached.len() - matched_cached
+        needed <= self.free.len() + self.cached_count - matched_cached
     }
 
     /// Holds `count` blocks beginning with those of `prefix`; gives the block table. The caller has asked
@@ -163,27 +169,41 @@ impl BlockPool {
     }
 
     fn hold(&mut self, block: u32) {
-        let state = &mut self.blocks[block as usize];
-        if state.holders == 0 && state.key.is_some() {
-            self.cached.remove(&state.released);
+        let Block { holders, key, client, released } = self.blocks[block as usize];
+        if holders == 0 && key.is_some() {
+            self.uncache(client, released);
         }
-        state.holders += 1;
+        self.blocks[block as usize].holders += 1;
     }
 
-    /// Gives up the cached block that was let go longest ago.
+    /// Gives up a cached block: of the client with the most, the one that was let go longest ago.
     fn evict(&mut self) -> u32 {
-        let (_, block) = self.cached.pop_first().expect("can_reserve counted the cached blocks");
+        let order = |blocks: &BTreeMap<u64, u32>| (blocks.len(), Reverse(blocks.keys().next().copied()));
+        let most = self.cached.iter().max_by_key(|(_, blocks)| order(blocks));
+        let (&client, blocks) = most.expect("can_reserve counted the cached blocks");
+        let (&released, &block) = blocks.first_key_value().expect("no client is without a cached block");
+        self.uncache(client, released);
         let key = self.blocks[block as usize].key.take().expect("a cached block has a key");
         self.index.remove(&key);
         block
     }
 
-    /// Makes a held, full, computed block findable. If another block already has the key, that one stays the one.
-    pub(crate) fn publish(&mut self, block: u32, key: BlockKey) {
+    fn uncache(&mut self, client: u64, released: u64) {
+        let Some(blocks) = self.cached.get_mut(&client) else { return };
+        self.cached_count -= usize::from(blocks.remove(&released).is_some());
+        if blocks.is_empty() {
+            self.cached.remove(&client);
+        }
+    }
+
+    /// Makes a client's held, full, computed block findable. If another block already has the key, that one stays
+    /// the one.
+    pub(crate) fn publish(&mut self, block: u32, key: BlockKey, client: u64) {
         let state = &mut self.blocks[block as usize];
         debug_assert!(state.holders > 0, "only a held block is published");
         if state.key.is_none() && !self.index.contains_key(&key) {
             state.key = Some(key);
+            state.client = client;
             self.index.insert(key, block);
         }
     }
@@ -201,7 +221,8 @@ impl BlockPool {
             if state.key.is_some() {
                 self.clock += 1;
                 state.released = self.clock;
-                self.cached.insert(self.clock, block);
+                self.cached.entry(state.client).or_default().insert(self.clock, block);
+                self.cached_count += 1;
             } else {
                 self.free.push(block);
             }
@@ -225,8 +246,12 @@ impl BlockPool {
             }
             unheld += usize::from(block.holders == 0);
         }
-        if self.free.len() + self.cached.len() != unheld {
-            return Err(format!("{} free and {} cached of {unheld} unheld", self.free.len(), self.cached.len()));
+        let cached: usize = self.cached.values().map(BTreeMap::len).sum();
+        if cached != self.cached_count || self.cached.values().any(BTreeMap::is_empty) {
+            return Err(format!("{cached} cached by client, {} counted", self.cached_count));
+        }
+        if self.free.len() + cached != unheld {
+            return Err(format!("{} free and {cached} cached of {unheld} unheld", self.free.len()));
         }
         let keyed = self.blocks.iter().filter(|block| block.key.is_some()).count();
         if self.index.len() != keyed {
@@ -253,12 +278,41 @@ mod tests {
         (first..).take(count).collect()
     }
 
-    fn publish_all(pool: &mut BlockPool, root: BlockKey, tokens: &[u32], table: &[u32]) {
+    fn publish_all(pool: &mut BlockPool, root: BlockKey, tokens: &[u32], table: &[u32], client: u64) {
         let mut key = root;
         for (block_tokens, block) in tokens.chunks_exact(KV_BLOCK_TOKENS).zip(table) {
             key = key.then(block_tokens);
-            pool.publish(*block, key);
+            pool.publish(*block, key, client);
         }
+    }
+
+    /// Computes a prompt for a client and lets it go.
+    fn visit(pool: &mut BlockPool, root: BlockKey, tokens: &[u32], client: u64) {
+        let prefix = pool.find_prefix(root, tokens);
+        let table = pool.reserve(&prefix, tokens.len() / KV_BLOCK_TOKENS);
+        publish_all(pool, root, tokens, &table, client);
+        pool.release(&table);
+    }
+
+    #[test]
+    fn case_23_a_flood_drives_out_the_flooders_own_blocks_only() {
+        let root = |client: u8| BlockKey::root(digest(1), &AdapterSet::none(), &[client; 32]);
+        let mut pool = BlockPool::new(32);
+        let quiet = tokens(10 * KV_BLOCK_TOKENS, 0);
+        visit(&mut pool, root(1), &quiet, 1);
+        for round in 0..50 {
+            visit(&mut pool, root(2), &tokens(8 * KV_BLOCK_TOKENS, 1_000 * round), 2);
+            pool.audit(std::iter::empty()).expect("balanced");
+        }
+        assert_eq!(pool.find_prefix(root(1), &quiet).blocks(), 10, "all of the quiet client's");
+        // Two that flood share what there is, whoever came first.
+        for round in 0..50 {
+            visit(&mut pool, root(3), &tokens(8 * KV_BLOCK_TOKENS, 1_000 * round), 3);
+        }
+        assert_eq!(pool.find_prefix(root(1), &quiet).blocks(), 10);
+        let left = pool.cached[&2].len();
+        assert!((10..=12).contains(&left), "{left} blocks are left to the second");
+        assert_eq!(pool.cached(), 32);
     }
 
     #[test]
@@ -285,7 +339,7 @@ mod tests {
         let prompt = tokens(3 * KV_BLOCK_TOKENS + 5, 0);
         let mut pool = BlockPool::new(4);
         let table = pool.reserve(&Prefix::none(root), 4);
-        publish_all(&mut pool, root, &prompt, &table);
+        publish_all(&mut pool, root, &prompt, &table, 0);
         pool.release(&table);
         assert_eq!((pool.free(), pool.cached()), (1, 3));
 
@@ -312,7 +366,7 @@ mod tests {
                 let prefix = pool.find_prefix(root, &prompt);
                 if pool.can_reserve(&prefix, count) {
                     let table = pool.reserve(&prefix, count);
-                    publish_all(&mut pool, root, &prompt, &table);
+                    publish_all(&mut pool, root, &prompt, &table, u64::from(salt));
                     live.push(table);
                 }
                 if !keep && !live.is_empty() {

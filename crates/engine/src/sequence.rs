@@ -174,7 +174,7 @@ impl Sequence {
         while (self.published + 1) * KV_BLOCK_TOKENS <= self.computed {
             let start = self.published * KV_BLOCK_TOKENS;
             self.prefix_key = self.prefix_key.then(&self.tokens[start..start + KV_BLOCK_TOKENS]);
-            pool.publish(self.table[self.published], self.prefix_key);
+            pool.publish(self.table[self.published], self.prefix_key, self.client);
             self.published += 1;
         }
     }

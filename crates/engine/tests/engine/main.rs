@@ -6,3 +6,4 @@ mod prefix;
 mod residency;
 mod stopping;
 mod support;
+mod walls;

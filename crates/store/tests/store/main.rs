@@ -2,6 +2,7 @@
 
 mod world;
 
+mod attacks;
 mod folder;
 mod isolation;
 mod jobs;

@@ -2,10 +2,12 @@
 //!
 //! Layout, in reading order: [`tree`] what is checked, [`rust_tokens`] Rust source as a flat list of tokens,
 //! [`crates`] which crate may depend on which, [`sources`] what code may not contain, [`size`] how long a file and a
-//! function may be, [`clap_source`] and [`commands`] what can be typed, [`documents`] whether what documents name exists.
+//! function may be, [`clap_source`] and [`commands`] what can be typed, [`documents`] whether what documents name exists,
+//! [`attacks`] whether every attack has its test.
 
 use std::fmt;
 
+mod attacks;
 mod clap_source;
 mod commands;
 mod crates;
@@ -59,6 +61,7 @@ pub fn check(tree: &Tree) -> Report {
     sources::check(tree, &mut findings);
     size::check(tree, &mut findings, &mut notes);
     documents::check(tree, &mut findings);
+    attacks::check(tree, &mut findings);
     findings.sort();
     findings.dedup();
     Report { findings, notes }

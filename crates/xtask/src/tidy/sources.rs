@@ -7,6 +7,10 @@ use super::{Finding, Tree};
 
 /// The one file of store that names a database driver.
 const DRIVER_FILE: &str = "crates/store/src/sql.rs";
+/// What a comparison may not touch: its time would tell how far a guess was right.
+const SECRETS: [&str; 3] = ["secret", "secret_hash", "reveal"];
+/// Crates that see secrets of callers.
+const SECRET_CRATES: [&str; 4] = ["access", "store", "platform", "api"];
 /// Crates whose sources may name axum.
 const HTTP_CRATES: [&str; 2] = ["api", "server"];
 /// Crates whose sources may read the environment.
@@ -48,6 +52,7 @@ pub fn check(tree: &Tree, findings: &mut Vec<Finding>) {
                 source.async_code(token),
                 source.http(token),
                 source.driver(rest),
+                source.secret_comparison(rest),
             ];
             findings.extend(found.into_iter().flatten());
         }
@@ -145,6 +150,29 @@ impl Source<'_> {
         let what = format!("names a database driver (`{}`)", rest[0].text);
         self.finding(&rest[0], &what, "only crates/store/src/sql.rs does; give it a function that you call")
     }
+
+    fn secret_comparison(&self, rest: &[Token]) -> Option<Finding> {
+        let finds = !rest[0].in_test && self.is_in(&SECRET_CRATES) && compares_secret(rest);
+        let remedy = "compare in constant time (`ct_eq`): what the time tells, an attacker adds up";
+        if finds { self.finding(&rest[0], "compares a secret", remedy) } else { None }
+    }
+}
+
+/// A secret or a hash of one beside `==` or `!=`: `secret_hash == x`, `secret_hash(p) != x`, `x == record.secret_hash`.
+fn compares_secret(rest: &[Token]) -> bool {
+    let is_comparison = |tokens: &[Token]| starts_with(tokens, &["=", "="]) || starts_with(tokens, &["!", "="]);
+    if SECRETS.contains(&&*rest[0].text) {
+        let after = &rest[1..];
+        let called = after.first().is_some_and(|token| token.text == "(");
+        return is_comparison(if called { &after[group(after).len()..] } else { after });
+    }
+    let right = rest.iter().skip(2).skip_while(|token| ["&", "*"].contains(&&*token.text));
+    let mut path = right.take_while(|token| token.text == "." || is_name(&token.text));
+    is_comparison(rest) && path.any(|token| SECRETS.contains(&&*token.text))
+}
+
+fn is_name(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_alphabetic() || first == '_')
 }
 
 /// `SqlitePool`, `PgRow` and their like.
@@ -267,6 +295,24 @@ mod tests {
             let found = findings_of(check, &[("crates/store/src/jobs.rs", source)]);
             assert!(found.len() == 1 && found[0].contains("names a database driver"), "{source}: {found:?}");
         }
+    }
+
+    #[test]
+    fn secrets_are_compared_in_constant_time() {
+        let path = "crates/access/src/caller.rs";
+        check_source(path, "fn f() { bool::from(key.secret_hash(pepper).ct_eq(&record.secret_hash)) }", &[]);
+        check_source(path, "#[test] fn f() { assert!(a.secret_hash == b.secret_hash) }", &[]);
+        check_source(path, "fn f() -> bool { a.id == b.id && secret.len() > 3 }", &[]);
+        check_source("crates/trainer/src/a.rs", "fn f() -> bool { secret == other }", &[]);
+        for compared in
+            ["a.secret_hash == b", "a.secret_hash(&pepper) != b", "b == record.secret_hash", "x != &self.key.secret"]
+        {
+            let source = format!("fn f() -> bool {{ {compared} }}");
+            let found = findings_of(check, &[(path, &source)]);
+            assert!(!found.is_empty() && found[0].contains("compares a secret"), "{source}: {found:?}");
+        }
+        let access = include_str!("../../../access/src/caller.rs");
+        assert!(access.contains(".ct_eq("), "a key is checked in constant time");
     }
 
     #[test]

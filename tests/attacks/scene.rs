@@ -1,0 +1,408 @@
+//! Three tenants on one server: the attacker, the victim with a canary in every field that takes text, and a third.
+//! A new kind of id takes a line of [`KINDS`]; a new field or parameter takes one of [`MEANINGS`].
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use super::canary::Canaries;
+use super::document::{Operation, Parameter, Place, operations};
+use crate::support::{Archive, Style, User, World, archive_with};
+
+/// What a parameter or field means to an attacker.
+#[derive(Clone, Copy, Debug)]
+pub enum Meaning {
+    /// Names a thing of this kind.
+    Names(&'static str),
+    /// Names nothing that anybody owns; this JSON is a good value, for where one is required.
+    Plain(&'static str),
+}
+use Meaning::{Names, Plain};
+
+/// Every parameter and field of the document, by name, or by operation and name where one name has two meanings.
+const MEANINGS: &[(&str, Meaning)] = &[
+    ("alias", Plain("\"live\"")),
+    ("api_key_ids", Names("key")),
+    ("bucket_width", Plain("\"1d\"")),
+    ("create_tenant.name", Names("tenant")),
+    ("end_time", Plain("4000000000")),
+    ("folder", Names("folder")),
+    ("group_by", Plain("\"model\"")),
+    ("kind", Plain("\"evaluate\"")),
+    ("limit", Plain("1")),
+    ("list_run_events.after", Plain("0")),
+    ("model", Names("model")),
+    ("models", Names("model")),
+    ("name", Plain("\"a-name\"")),
+    ("options", Plain("{}")),
+    ("path", Names("folder")),
+    ("plan", Plain("\"shared\"")),
+    ("run", Names("run")),
+    ("source", Names("source")),
+    ("start_time", Plain("1700000000")),
+    ("tenant", Names("tenant")),
+    ("usage_completions.page", Plain("\"page_1700000000\"")),
+    ("version", Names("version")),
+    // A completion's.
+    ("best_of", Plain("1")),
+    ("echo", Plain("true")),
+    ("frequency_penalty", Plain("0")),
+    ("logit_bias", Plain("{}")),
+    ("logprobs", Plain("1")),
+    ("max_tokens", Plain("1")),
+    ("n", Plain("1")),
+    ("presence_penalty", Plain("0")),
+    ("prompt", Plain("\"a\"")),
+    ("seed", Plain("1")),
+    ("stop", Plain("\"b\"")),
+    ("stream", Plain("false")),
+    ("stream_options", Plain("{}")),
+    ("suffix", Plain("\"c\"")),
+    ("temperature", Plain("0")),
+    ("top_k", Plain("1")),
+    ("top_p", Plain("1")),
+    ("user", Plain("\"d\"")),
+];
+
+/// What this parameter means; an operation whose parameters nobody explained here fails the suite.
+pub fn meaning(operation: &Operation, parameter: &Parameter) -> Meaning {
+    let own = format!("{}.{}", operation.id, parameter.name);
+    let of = |name: &str| MEANINGS.iter().find(|(known, _)| *known == name).map(|(_, meaning)| *meaning);
+    of(&own).or_else(|| of(&parameter.name)).unwrap_or_else(|| {
+        panic!(
+            "{} {}: nobody said what '{}' ({:?}) means to an attacker. Give it a line of MEANINGS in \
+             tests/attacks/scene.rs, and a line of KINDS if it names a new kind of thing.",
+            operation.method, operation.path, parameter.name, parameter.place
+        )
+    })
+}
+
+/// A kind of thing that a tenant has.
+struct Kind {
+    name: &'static str,
+    /// One of this tenant's, by every name that it goes by.
+    made: fn(&Party) -> Vec<String>,
+    /// One that this tenant had and that is deleted.
+    gone: fn(&Party) -> Option<String>,
+}
+
+const fn kind(name: &'static str, made: fn(&Party) -> Vec<String>, gone: fn(&Party) -> Option<String>) -> Kind {
+    Kind { name, made, gone }
+}
+
+const KINDS: &[Kind] = &[
+    kind("tenant", |party| vec![party.name.clone(), party.id.clone()], |party| Some(party.deleted_tenant())),
+    kind("source", |party| vec![party.source()], |party| Some(party.deleted("/v1/sources", &party.source()))),
+    kind("run", |party| party.learned("run").into_iter().chain([party.cancelled_run()]).collect(), |_| None),
+    kind("version", |party| party.learned("number").into_iter().collect(), |_| None),
+    kind("model", |party| party.learned("id").into_iter().collect(), |_| None),
+    kind("key", |party| vec![party.key_id()], |_| None),
+    kind("folder", |party| vec![party.folder.clone()], |_| None),
+];
+
+/// A tenant and how it makes things.
+pub struct Party {
+    pub name: String,
+    pub id: String,
+    pub admin: User,
+    operator: User,
+    /// Text for whatever takes some: canaries, for the victim.
+    canaries: Option<Rc<RefCell<Canaries>>>,
+    /// Its version, for whoever has learned.
+    version: Option<Value>,
+    /// A folder of the server's own that holds what is the tenant's.
+    folder: String,
+}
+
+impl Party {
+    fn new(world: &World, name: &str, canaries: Option<&Rc<RefCell<Canaries>>>) -> Self {
+        let admin = world.tenant(name, "tuned");
+        let operator = world.operator();
+        let id = text(&operator.get(&format!("/v1/tenants/{name}")).ok()["id"]);
+        let folder = world.data().display().to_string();
+        Self { name: name.to_owned(), id, admin, operator, canaries: canaries.cloned(), version: None, folder }
+    }
+
+    /// The tenant's people and machines that are not its admin, by role.
+    pub fn others(&self) -> Vec<(&'static str, User)> {
+        Vec::new()
+    }
+
+    /// A word to put where text goes.
+    pub fn word(&self) -> String {
+        self.canaries.as_ref().map_or_else(|| "word".to_owned(), |canaries| canaries.borrow().fresh())
+    }
+
+    fn source(&self) -> String {
+        let word = self.word();
+        let archive = Archive::new().file(&format!("{word}.py"), format!("WORD = '{}'\n", self.word()).as_bytes());
+        text(&self.admin.upload(&format!("/v1/sources?name={word}"), &archive.gzip()).ok()["id"])
+    }
+
+    fn cancelled_run(&self) -> String {
+        let body = json!({"source": self.source(), "options": {"epochs": 1}});
+        let run = text(&self.admin.post("/v1/runs", &body).ok()["id"]);
+        // It may have ended already, since there is nothing to learn from.
+        self.admin.post(&format!("/v1/runs/{run}/cancel"), &json!({}));
+        run
+    }
+
+    fn key_id(&self) -> String {
+        let started = Instant::now();
+        loop {
+            let path = "/v1/organization/usage/completions?start_time=1700000000&bucket_width=1d&group_by=api_key_id";
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+            let page = self.admin.get(&path.replace("1700000000", &(now - 60).to_string())).ok();
+            let results =
+                page["data"].as_array().unwrap().iter().flat_map(|bucket| bucket["results"].as_array().unwrap());
+            if let Some(id) = results.map(|result| text(&result["api_key_id"])).next() {
+                return id;
+            }
+            assert!(started.elapsed() < Duration::from_secs(60), "the completion is not in the books: {page}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn learned(&self, field: &str) -> Option<String> {
+        let value = &self.version.as_ref()?[field];
+        Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+    }
+
+    fn deleted(&self, path: &str, id: &str) -> String {
+        self.admin.delete(&format!("{path}/{id}")).ok();
+        id.to_owned()
+    }
+
+    fn deleted_tenant(&self) -> String {
+        let name = format!("{}-gone", &self.name[..self.name.len().min(30)]);
+        self.operator.post("/v1/tenants", &json!({"name": name, "plan": "shared"})).ok();
+        self.operator.delete(&format!("/v1/tenants/{name}")).ok();
+        name
+    }
+
+    /// Learns from code with canaries, and completes with canaries in every field that takes text.
+    fn live(&mut self, world: &World) {
+        let (file, content) = (format!("desk/{}.py", self.word()), format!("KEEPER = '{}'\n", self.word()));
+        let archive = archive_with(Style::Gated, 5, &[(file.as_str(), content.as_bytes())]);
+        // Few and large steps: it need not learn well, only be live.
+        let options = json!({
+            "epochs": 1, "window_tokens": 64, "steps_max": 6, "learning_rate": 0.005, "suffix": self.word(),
+        });
+        let run = world.learn(&self.admin, &archive, options);
+        assert_eq!(run["status"], "live", "{run:#}\n{}", world.log());
+        self.version = Some(self.admin.get("/v1/versions").ok()["data"][0].clone());
+        self.admin.complete(&json!({
+            "model": "atelier", "prompt": format!("# {}\ndef f(", self.word()), "suffix": self.word(), "stop": self.word(),
+            "user": self.word(), "max_tokens": 4,
+        }));
+    }
+}
+
+/// What an attack names: something of one kind.
+#[derive(Debug, Default)]
+pub struct Things {
+    /// The attacker's, if it has one.
+    pub own: Option<String>,
+    /// The victim's.
+    pub theirs: Vec<String>,
+    /// The victim's, until it was deleted.
+    pub gone: Option<String>,
+    /// Nobody's, and of the same form as the victim's.
+    pub nobodys: String,
+}
+
+pub struct Scene {
+    pub world: World,
+    pub attacker: Party,
+    pub victim: Party,
+    pub third: Party,
+    pub canaries: Rc<RefCell<Canaries>>,
+    things: BTreeMap<&'static str, Things>,
+}
+
+impl Scene {
+    pub fn set(world: World) -> Self {
+        let canaries = Rc::new(RefCell::new(Canaries::new()));
+        // The name of a tenant takes 40 letters: a canary fits.
+        let name = format!("v{}", canaries.borrow().fresh());
+        let mut victim = Party::new(&world, &name, Some(&canaries));
+        victim.live(&world);
+        let attacker = Party::new(&world, "attacker", None);
+        let third = Party::new(&world, "third", None);
+        attacker.admin.complete(&json!({"model": "atelier", "prompt": "a", "max_tokens": 1}));
+        let things = KINDS.iter().map(|kind| (kind.name, things(kind, &attacker, &victim))).collect();
+        let scene = Self { world, attacker, victim, third, canaries, things };
+        scene.remember_names();
+        scene.the_seeds_are_alive();
+        scene
+    }
+
+    /// What the victim has is a canary too, as far as nobody else can have the same.
+    fn remember_names(&self) {
+        let mut canaries = self.canaries.borrow_mut();
+        let names = self.things.iter().filter(|(kind, _)| !["version", "folder"].contains(kind));
+        for name in names.flat_map(|(_, things)| things.theirs.iter().chain(&things.gone)) {
+            canaries.add_given(name);
+        }
+        let version = self.victim.version.as_ref().expect("the victim has learned");
+        canaries.add_given(version["digest"].as_str().unwrap());
+        for part in self.victim.admin.key().split('_').filter(|part| part.len() > 8) {
+            canaries.add_given(part);
+        }
+    }
+
+    /// Every thing that is said to be the victim's is there for the victim: else the suite would prove nothing.
+    fn the_seeds_are_alive(&self) {
+        for (kind, things) in &self.things {
+            assert!(!things.theirs.is_empty(), "the victim has no {kind}");
+        }
+        for operation in operations().iter().filter(|operation| operation.method == "GET" && !operation.is_open()) {
+            let user = if operation.access == "operator" { &self.victim.operator } else { &self.victim.admin };
+            let request = self.request(operation, |kind| self.theirs(kind));
+            let answer = request.send(user);
+            assert_eq!(answer.status, 200, "{} by the victim: {answer:?}", request.target);
+        }
+    }
+
+    pub fn things(&self, kind: &str) -> &Things {
+        self.things.get(kind).unwrap_or_else(|| panic!("'{kind}' has no line of KINDS in tests/attacks/scene.rs"))
+    }
+
+    pub fn theirs(&self, kind: &str) -> String {
+        self.things(kind).theirs[0].clone()
+    }
+
+    /// The attacker's, or nobody's where it has none.
+    pub fn own(&self, kind: &str) -> String {
+        let things = self.things(kind);
+        things.own.clone().unwrap_or_else(|| things.nobodys.clone())
+    }
+
+    /// A good request for this operation, in which `choose` says which thing of a kind is named.
+    pub fn request(&self, operation: &Operation, choose: impl Fn(&str) -> String) -> Request {
+        self.request_with(operation, |_, kind| Some(choose(kind)))
+    }
+
+    /// The same, parameter by parameter; optional ones are left out where `choose` says nothing.
+    pub fn request_with(&self, operation: &Operation, choose: impl Fn(&Parameter, &str) -> Option<String>) -> Request {
+        let mut request = Request {
+            method: operation.method.clone(),
+            target: operation.path.clone(),
+            body: operation.has_body().then(|| json!({})),
+        };
+        for parameter in &operation.parameters {
+            let value = match meaning(operation, parameter) {
+                Names(kind) if parameter.place == Place::Path || parameter.required => {
+                    Some(choose(parameter, kind).unwrap_or_else(|| self.own(kind)))
+                }
+                Names(kind) => choose(parameter, kind),
+                // `start_time` is required, which the document's list of query parameters does not say.
+                Plain(value) if parameter.required || parameter.name == "start_time" => Some(value.to_owned()),
+                Plain(_) => None,
+            };
+            if let Some(value) = value {
+                request.put(parameter, &value);
+            }
+        }
+        request
+    }
+
+    /// What a witness sees of the victim: every answer that its admin can get, apart from what reading itself changes;
+    /// whole, or without what takes long to read.
+    pub fn state(&self, whole: bool) -> Vec<(String, u16, Value)> {
+        let of_interest = |operation: &&Operation| {
+            let id = operation.id.as_str();
+            let passes = WRITTEN_BY_READING.contains(&id) || (!whole && LONG.contains(&id));
+            operation.method == "GET" && !operation.is_open() && !passes
+        };
+        let seen = operations();
+        let seen = seen.iter().filter(of_interest).map(|operation| {
+            let request = self.request(operation, |kind| self.theirs(kind));
+            let answer = request.send(&self.victim.admin);
+            let mut body = serde_json::from_slice(&answer.body).unwrap_or_else(|_| json!(answer.body));
+            forget_uses(&mut body);
+            (operation.id.clone(), answer.status, body)
+        });
+        seen.collect()
+    }
+}
+
+/// Operations whose answer grows by being read.
+const WRITTEN_BY_READING: [&str; 1] = ["usage_completions"];
+
+/// Operations that pack megabytes.
+const LONG: [&str; 1] = ["export_adapter"];
+
+/// Takes out when a key was last used: reading uses it.
+fn forget_uses(body: &mut Value) {
+    match body {
+        Value::Object(fields) => {
+            fields.retain(|name, _| !name.starts_with("last_used"));
+            fields.values_mut().for_each(forget_uses);
+        }
+        Value::Array(items) => items.iter_mut().for_each(forget_uses),
+        _ => {}
+    }
+}
+
+/// A request as it goes out.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub method: String,
+    pub target: String,
+    pub body: Option<Value>,
+}
+
+impl Request {
+    /// Fills in one parameter; a body takes JSON where the text is some, and text otherwise.
+    pub fn put(&mut self, parameter: &Parameter, value: &str) {
+        let json: Value = serde_json::from_str(value).unwrap_or_else(|_| json!(value));
+        let plain = json.as_str().map_or_else(|| value.to_owned(), str::to_owned);
+        match parameter.place {
+            Place::Path => self.target = self.target.replace(&format!("{{{}}}", parameter.name), &plain),
+            Place::Query => self.add_query(&parameter.name, &plain),
+            Place::Body => self.body.as_mut().expect("an operation with fields has a body")[&parameter.name] = json,
+        }
+    }
+
+    pub fn add_query(&mut self, name: &str, value: &str) {
+        self.target.push(if self.target.contains('?') { '&' } else { '?' });
+        self.target.push_str(&format!("{name}={value}"));
+    }
+
+    pub fn send(&self, user: &User) -> crate::support::Answer {
+        let body = self.body.as_ref().map(|body| body.to_string().into_bytes());
+        user.raw(&self.method, &self.target, body.as_ref().map(|body| ("application/json", body.as_slice())))
+    }
+}
+
+fn things(kind: &Kind, attacker: &Party, victim: &Party) -> Things {
+    let theirs = (kind.made)(victim);
+    let nobodys = theirs.first().map(|name| of_nobody(name)).unwrap_or_default();
+    Things { own: (kind.made)(attacker).into_iter().next(), gone: (kind.gone)(victim), nobodys, theirs }
+}
+
+/// A name of the same form that nobody has.
+fn of_nobody(name: &str) -> String {
+    if let Ok(number) = name.parse::<u32>() {
+        return (number + 4_710).to_string();
+    }
+    if name.starts_with('/') {
+        return "/nowhere/at/all".to_owned();
+    }
+    let digits = name.rfind(|byte: char| !byte.is_ascii_hexdigit()).map_or(0, |at| at + 1);
+    if name.len() - digits < 8 {
+        // A model's name ends in its version's number.
+        return format!("{}{}", &name[..digits], "4711");
+    }
+    let (head, tail) = name.split_at(name.len() - 8);
+    let turned = |digit: char| char::from_digit(digit.to_digit(16).unwrap_or(0) ^ 0xf, 16).unwrap_or('0');
+    format!("{head}{}", tail.chars().map(turned).collect::<String>())
+}
+
+pub fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_else(|| panic!("no text: {value}")).to_owned()
+}
