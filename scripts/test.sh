@@ -5,6 +5,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export PATH="$HOME/.cargo/bin:$PATH"
 
+# Not the tests that look into SQLite's own files, and of those that only wait for models, none.
+ON_POSTGRES='kind(test) - test(a_folder_of_a_newer_version_is_left_as_it_is)'
+
 say() { printf 'test: %s\n' "$*" >&2; }
 
 command -v cargo >/dev/null || {
@@ -24,12 +27,20 @@ if [ $# -eq 0 ]; then
     set -- --workspace
     with_documentation=yes
 fi
-# Tidy is among them, as the test repository_is_tidy of xtask.
+# Tidy is among them, as the test repository_is_tidy of xtask. The store's tests run on SQLite and on PostgreSQL by
+# themselves; what stands on the store runs on SQLite first and then, where it touches rows, on PostgreSQL.
 if cargo nextest --version >/dev/null 2>&1; then
-    cargo nextest run --no-fail-fast "$@"
+    cargo nextest run --no-fail-fast "$@" || failed=yes
+    if [ "${with_documentation:-no}" = yes ]; then
+        say "once more on PostgreSQL, what stands on the store"
+        ATELIER_TEST_DATABASE=postgres cargo nextest run --no-fail-fast -p atelier-platform -p atelier-server \
+            -E "$ON_POSTGRES" || failed=yes
+    fi
 else
-    cargo test --no-fail-fast --all-targets "$@"
+    eval "$(scripts/test-postgres.sh --for $$ | sed 's/^/export /')"
+    cargo test --no-fail-fast --all-targets "$@" || failed=yes
 fi
 if [ "${with_documentation:-no}" = yes ]; then
-    cargo test --workspace --doc --quiet
+    cargo test --workspace --doc --quiet || failed=yes
 fi
+[ "${failed:-no}" = no ]

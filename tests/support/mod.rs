@@ -1,6 +1,8 @@
 //! A server to test against, and the people who use it: `operator`, `admin`, `stranger`, `anon`.
 
 mod code;
+#[path = "../../crates/store/tests/store/postgres.rs"]
+mod postgres;
 mod server;
 mod user;
 

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::User;
+use super::postgres::TestDatabase;
 
 /// How long a server may take to listen on a machine that is busy with other tests.
 const START_PATIENCE: Duration = Duration::from_secs(90);
@@ -22,8 +23,20 @@ const POLL: Duration = Duration::from_millis(50);
 /// Bytes of a server's log that a failed test shows.
 const LOG_SHOWN_BYTES: usize = 4_000;
 /// Variables that would make a child find another server, folder or base than the test's.
-const OUR_VARIABLES: [&str; 7] =
-    ["ATELIER_DATA", "ATELIER_URL", "ATELIER_KEY", "ATELIER_BASE", "ATELIER_LISTEN", "ATELIER_SIMD", "RUST_LOG"];
+const OUR_VARIABLES: [&str; 9] = [
+    "ATELIER_DATA",
+    "ATELIER_DATABASE",
+    "ATELIER_DATABASE_OWNER",
+    "ATELIER_URL",
+    "ATELIER_KEY",
+    "ATELIER_BASE",
+    "ATELIER_LISTEN",
+    "ATELIER_SIMD",
+    "RUST_LOG",
+];
+
+/// Set to `postgres`, the servers of all tests keep their rows there; scripts/test.sh runs them both ways.
+const TEST_DATABASE: &str = "ATELIER_TEST_DATABASE";
 
 /// The base model of the repository.
 pub fn shipped_base() -> PathBuf {
@@ -168,6 +181,8 @@ pub struct World {
     home: TempDir,
     arguments: Vec<String>,
     variables: Vec<(String, String)>,
+    /// Goes after the server that uses it.
+    _database: Option<TestDatabase>,
     url: Rc<RefCell<String>>,
 }
 
@@ -179,10 +194,18 @@ impl World {
 
     /// The same with further arguments and variables for the server.
     pub fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let database = (std::env::var(TEST_DATABASE).as_deref() == Ok("postgres")).then(TestDatabase::create);
+        let mut variables: Vec<(String, String)> =
+            variables.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        if let Some(database) = &database {
+            variables.push(("ATELIER_DATABASE".to_owned(), database.application_url()));
+            variables.push(("ATELIER_DATABASE_OWNER".to_owned(), database.owner_url()));
+        }
         let mut world = Self {
             home: TempDir::new().unwrap(),
             arguments: arguments.iter().map(ToString::to_string).collect(),
-            variables: variables.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+            variables,
+            _database: database,
             url: Rc::default(),
             process: None,
         };

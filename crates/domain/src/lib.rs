@@ -15,6 +15,7 @@ pub mod limits;
 pub mod money;
 pub mod names;
 pub mod plan;
+pub mod separation;
 pub mod time;
 
 pub use digest::Digest;
@@ -22,6 +23,7 @@ pub use ids::{JobId, KeyId, RequestId, RunId, SourceId, TenantId, VersionNumber}
 pub use money::{MicroUnits, TokenCounts, TokenPrice};
 pub use names::{ModelName, Suffix, TenantName};
 pub use plan::{Plan, Role};
+pub use separation::Separation;
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};
 
 /// Why a text is not the value that it was read as. The message repeats nothing of the text: it may be a secret.

@@ -142,7 +142,19 @@ pub const TENANT_DATABASES_OPEN_MAX: usize = 64;
 pub const DATABASE_READERS_MAX: u32 = 2;
 /// Connections that read the control database beside its writer.
 pub const CONTROL_READERS_MAX: u32 = 4;
-/// How long a statement waits for a lock of another process (a backup) before it fails.
+/// Connections to a PostgreSQL database that all tenants share, beside the ledger's: as many as cores keep busy.
+pub const POSTGRES_CONNECTIONS_MAX: u32 = 16;
+/// Connections to a PostgreSQL database of one tenant's own.
+pub const POSTGRES_TENANT_CONNECTIONS_MAX: u32 = 4;
+/// Statements that a connection to PostgreSQL keeps prepared: more than there are.
+pub const POSTGRES_STATEMENTS_MAX: usize = 256;
+/// How long a transaction may do nothing before PostgreSQL ends it: storing the largest blob meanwhile takes less.
+pub const POSTGRES_IDLE_TRANSACTION_MAX: Duration = Duration::from_secs(300);
+/// Tenants whose place on PostgreSQL is remembered: about 300 bytes each.
+pub const TENANT_PLACES_MAX: usize = 10_000;
+/// How often a group of the ledger is tried again when the database had others before it.
+pub const LEDGER_ATTEMPTS_MAX: usize = 5;
+/// How long a statement waits for a lock or a connection before it fails.
 pub const DATABASE_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 const _: () = {

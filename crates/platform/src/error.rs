@@ -233,6 +233,30 @@ impl From<StoreError> for PlatformError {
                 retry_after_ms: RETRY_AFTER_MS,
             },
             StoreError::ShuttingDown => Self::closing(),
+            StoreError::Busy => Self::Overloaded {
+                message: "The database is busy; nothing was changed. Try again in a moment.",
+                retry_after_ms: RETRY_AFTER_MS,
+            },
+            StoreError::Unreachable { source } => {
+                tracing::error!(error = &*source as &dyn std::error::Error, "the database cannot be reached");
+                Self::Overloaded {
+                    message: "The server cannot reach its database. Try again in a moment.",
+                    retry_after_ms: RETRY_AFTER_MS,
+                }
+            }
+            StoreError::NulInText => {
+                Self::invalid("Text must not contain the character NUL. Leave it out.", None, "invalid_value")
+            }
+            StoreError::UnsupportedSeparation { separation } => Self::invalid(
+                format!("This server's database cannot keep a tenant apart by `{separation}`."),
+                "separation",
+                "unsupported_separation",
+            ),
+            StoreError::OwnerNeeded => Self::Conflict {
+                message: "Only a server that knows its database's owner can do this. Start it with --database-owner."
+                    .to_owned(),
+                code: "owner_needed",
+            },
             other => Self::Store(other),
         }
     }

@@ -33,8 +33,8 @@ mod worker;
 pub use atelier_engine::{EngineOptions, FinishReason};
 pub use atelier_model::{Adapter, AdapterFiles, Model, Tier, WeightFormat};
 pub use atelier_store::{
-    Aliases, BucketWidth, Progress, RunError, RunEvent, RunRecord, RunState, SourceOrigin, SourceRecord, TenantRecord,
-    UsageBucket, UsagePage, UsageQuery, UsageResult, VersionRecord,
+    Aliases, BucketWidth, DatabaseOptions, DatabaseUrls, Progress, RunError, RunEvent, RunRecord, RunState,
+    SourceOrigin, SourceRecord, TenantRecord, UsageBucket, UsagePage, UsageQuery, UsageResult, VersionRecord,
 };
 pub use atelier_trainer::{EvalCard, Interval, ItemLoss, SourceFile, mean_loss, paired_ci95};
 

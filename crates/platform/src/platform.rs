@@ -9,7 +9,7 @@ use atelier_access::{ApiKey, Caller};
 use atelier_domain::{Digest, SystemClock, limits};
 use atelier_engine::{Engine, EngineOptions};
 use atelier_model::{Compute, LoadOptions, Model, Tier, WeightFormat};
-use atelier_store::{OpenOptions, Store};
+use atelier_store::{DatabaseOptions, OpenOptions, Store};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -23,8 +23,10 @@ use crate::worker::{self, RunningJobs};
 /// What to open.
 #[derive(Debug, Clone)]
 pub struct PlatformOptions {
-    /// The folder that everything lives under.
+    /// The folder that everything lives under that is not in a database.
     pub data: PathBuf,
+    /// Where rows are.
+    pub database: DatabaseOptions,
     /// The base model's folder, in Hugging Face layout.
     pub base: PathBuf,
     /// How to hold the base's weights.
@@ -42,11 +44,12 @@ pub struct PlatformOptions {
 }
 
 impl PlatformOptions {
-    /// bf16 weights, the best SIMD tier, every core, one worker, no source roots.
+    /// SQLite files, bf16 weights, the best SIMD tier, every core, one worker, no source roots.
     #[must_use]
     pub fn new(data: PathBuf, base: PathBuf) -> Self {
         Self {
             data,
+            database: DatabaseOptions::Files,
             base,
             weight_format: WeightFormat::Bf16,
             tier: None,
@@ -152,7 +155,9 @@ impl Platform {
         // The base first: a wrong one leaves no data folder behind.
         let base = load_base(&options).await?;
         let clock = Arc::new(SystemClock);
-        let store = Store::open(OpenOptions { folder: options.data.clone(), clock }).await?;
+        let store =
+            Store::open(OpenOptions { folder: options.data.clone(), database: options.database.clone(), clock })
+                .await?;
         let first_operator_key = store.bootstrap_operator_key().await?;
         let adapters = Arc::new(Adapters::new(store.clone(), Arc::clone(&base)));
         let engine = Engine::start(Arc::clone(&base), Arc::clone(&adapters) as _, options.engine.clone());

@@ -76,6 +76,10 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub engine: EngineArgs,
 
+    /// Where rows are.
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+
     /// Folder on this machine from which tenants may learn by path; may be repeated.
     #[arg(long = "source-root", value_name = "DIR")]
     pub source_roots: Vec<PathBuf>,
@@ -83,6 +87,26 @@ pub struct ServeArgs {
     /// Runs that learn at the same time; 0 leaves learning to others.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub workers: usize,
+}
+
+/// Where rows are. The addresses may hold passwords: they are not printed.
+#[derive(Clone, Default, Args)]
+pub struct DatabaseArgs {
+    /// PostgreSQL database for rows, as postgres://USER@HOST/NAME with a role that owns nothing; SQLite files in the
+    /// data folder when absent.
+    #[arg(long, env = "ATELIER_DATABASE", value_name = "URL", hide_env_values = true)]
+    pub database: Option<String>,
+
+    /// The same database with the role that owns its tables: brings them up to date at the start, and makes schemas
+    /// and databases for tenants that have their own.
+    #[arg(long, env = "ATELIER_DATABASE_OWNER", value_name = "URL", hide_env_values = true, requires = "database")]
+    pub database_owner: Option<String>,
+}
+
+impl std::fmt::Debug for DatabaseArgs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DatabaseArgs").field("is_postgres", &self.database.is_some()).finish_non_exhaustive()
+    }
 }
 
 /// What to load and how to run it.
@@ -132,6 +156,10 @@ pub struct DemoArgs {
     /// Address to listen on; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "IP:PORT")]
     pub listen: SocketAddr,
+
+    /// Where rows are; the database must be new.
+    #[command(flatten)]
+    pub database: DatabaseArgs,
 
     /// What to load and how to run it.
     #[command(flatten)]

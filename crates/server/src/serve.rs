@@ -7,11 +7,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use atelier_platform::{Opened, Platform, PlatformOptions};
+use atelier_platform::{DatabaseOptions, DatabaseUrls, Opened, Platform, PlatformOptions};
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use crate::cli::{EngineArgs, ServeArgs, WeightsArg};
+use crate::cli::{DatabaseArgs, EngineArgs, ServeArgs, WeightsArg};
 use crate::client::{OPERATOR_KEY_FILE, URL_FILE};
 use crate::output::Output;
 
@@ -27,7 +27,7 @@ pub async fn run(data: &Path, args: ServeArgs, output: Output) -> Result<()> {
             args.listen
         );
     }
-    let options = platform_options(data, &args.engine, args.source_roots.clone(), args.workers)?;
+    let options = platform_options(data, &args.engine, &args.database, args.source_roots.clone(), args.workers)?;
     let server = Server::start(data, options, args.listen).await?;
     announce(&server, output)?;
     stop_signal().await?;
@@ -93,10 +93,12 @@ impl Server {
 pub fn platform_options(
     data: &Path,
     engine: &EngineArgs,
+    database: &DatabaseArgs,
     source_roots: Vec<PathBuf>,
     workers: usize,
 ) -> Result<PlatformOptions> {
     let mut options = PlatformOptions::new(data.to_owned(), find_base(engine.base.as_deref())?);
+    options.database = database_options(database);
     options.weight_format = match engine.weights {
         WeightsArg::Bf16 => atelier_platform::WeightFormat::Bf16,
         WeightsArg::Int8 => atelier_platform::WeightFormat::Int8,
@@ -111,6 +113,17 @@ pub fn platform_options(
     options.source_roots = source_roots;
     options.workers = workers;
     Ok(options)
+}
+
+/// Flags → where rows are.
+pub fn database_options(database: &DatabaseArgs) -> DatabaseOptions {
+    match &database.database {
+        Some(application) => DatabaseOptions::Postgres(DatabaseUrls {
+            application: application.clone(),
+            owner: database.database_owner.clone(),
+        }),
+        None => DatabaseOptions::Files,
+    }
 }
 
 /// The base model's folder: as told, or the one that ships with Atelier.

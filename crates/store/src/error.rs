@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use atelier_access::Denied;
+use atelier_domain::{Separation, TenantId};
 
 /// Why the store did not do something. Cloneable, because one failed commit is the answer to many.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -60,15 +61,55 @@ pub enum StoreError {
         /// The process that holds it, where it said so.
         pid: Option<u32>,
     },
-    /// The data folder was written by a newer version of this program.
-    #[error("{} has schema {found}, this program knows schemas up to {known}: use a newer atelier", file.display())]
+    /// The data was written by a newer version of this program.
+    #[error("{place} has schema {found}, this program knows schemas up to {known}: use a newer atelier")]
     NewerSchema {
-        /// The database file.
-        file: PathBuf,
+        /// The database file, or the part of a database.
+        place: String,
         /// Its schema.
         found: i64,
         /// The newest schema that this program knows.
         known: i64,
+    },
+    /// The database's schema is older than this program, and its owner is not known.
+    #[error("{place} has not the schema of this program: start once with --database-owner")]
+    OlderSchema {
+        /// The database or the part of it.
+        place: String,
+    },
+    /// The place of one tenant's rows holds another's.
+    #[error("the place of tenant {tenant} holds another tenant's rows, or nobody's: it is not opened")]
+    WrongPlace {
+        /// Whose place it should be.
+        tenant: TenantId,
+    },
+    /// The database does not keep tenants apart in this way.
+    #[error("this database cannot keep a tenant apart by {separation}")]
+    UnsupportedSeparation {
+        /// The way.
+        separation: Separation,
+    },
+    /// Only the database's owner can do it, and the server does not know the owner.
+    #[error("only the database's owner can do this: start with --database-owner")]
+    OwnerNeeded,
+    /// What must be there once is there already.
+    #[error("it is already there: {statement}")]
+    AlreadyThere {
+        /// The statement; it holds no values.
+        statement: &'static str,
+    },
+    /// A text with the character NUL, which not every database can store.
+    #[error("text must not contain the character NUL")]
+    NulInText,
+    /// Others hold for too long what was needed; nothing was changed.
+    #[error("the database is busy")]
+    Busy,
+    /// The database does not answer.
+    #[error("the database cannot be reached")]
+    Unreachable {
+        /// Why.
+        #[source]
+        source: Arc<dyn Error + Send + Sync>,
     },
     /// No space is left for the data folder.
     #[error("the disk is full")]

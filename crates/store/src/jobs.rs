@@ -468,7 +468,7 @@ impl Store {
     pub(crate) async fn put_job_hint(&self, tenant: TenantId, job: JobId, due_at: Timestamp) -> Result<(), StoreError> {
         const SQL: &str = "INSERT INTO job_hints (tenant_id, job_id, due_at) VALUES ($1, $2, $3)
             ON CONFLICT (tenant_id, job_id) DO UPDATE SET due_at = excluded.due_at";
-        let mut transaction = self.control().begin().await?;
+        let mut transaction = self.control_for(tenant).begin_beside_others().await?;
         transaction.execute(SQL, values![tenant, job, due_at]).await?;
         transaction.commit().await
     }
@@ -476,13 +476,13 @@ impl Store {
     /// Unlike `put_job_hint` it makes none: the job may have ended meanwhile.
     async fn move_job_hint(&self, tenant: TenantId, job: JobId, due_at: Timestamp) -> Result<(), StoreError> {
         const SQL: &str = "UPDATE job_hints SET due_at = $3 WHERE tenant_id = $1 AND job_id = $2";
-        let mut transaction = self.control().begin().await?;
+        let mut transaction = self.control_for(tenant).begin_beside_others().await?;
         transaction.execute(SQL, values![tenant, job, due_at]).await?;
         transaction.commit().await
     }
 
     pub(crate) async fn remove_job_hint(&self, tenant: TenantId, job: JobId) -> Result<(), StoreError> {
-        let mut transaction = self.control().begin().await?;
+        let mut transaction = self.control_for(tenant).begin_beside_others().await?;
         transaction.execute("DELETE FROM job_hints WHERE tenant_id = $1 AND job_id = $2", values![tenant, job]).await?;
         transaction.commit().await
     }

@@ -104,7 +104,7 @@ impl Store {
         if role == Role::Operator {
             return Err(Denied::Hidden.into());
         }
-        let mut transaction = self.control().begin().await?;
+        let mut transaction = self.control_for(grant.tenant()).begin().await?;
         self.living_tenant(&mut transaction, grant.tenant()).await?;
         const COUNT: &str = "SELECT COUNT(*) AS living FROM keys WHERE tenant_id = $1 AND revoked_at IS NULL";
         let living = transaction.fetch_one(COUNT, values![grant.tenant()]).await?.count("living")?;
@@ -124,7 +124,7 @@ impl Store {
     pub async fn keys(&self, grant: &Granted<ManageKeys>) -> Result<Vec<KeySummary>, StoreError> {
         const SQL: &str = "SELECT id, public_id, role, created_at, last_used_at, revoked_at FROM keys
             WHERE tenant_id = $1 ORDER BY created_at, id";
-        let rows = self.control().fetch_all(SQL, values![grant.tenant()]).await?;
+        let rows = self.control_for(grant.tenant()).fetch_all(SQL, values![grant.tenant()]).await?;
         rows.iter().map(summary_of).collect()
     }
 
@@ -134,7 +134,7 @@ impl Store {
     /// [`StoreError::NotFound`] when the tenant has no such key, or it is revoked already.
     pub async fn revoke_key(&self, grant: &Granted<ManageKeys>, key: KeyId) -> Result<(), StoreError> {
         const SQL: &str = "UPDATE keys SET revoked_at = $3 WHERE tenant_id = $1 AND id = $2 AND revoked_at IS NULL";
-        let mut transaction = self.control().begin().await?;
+        let mut transaction = self.control_for(grant.tenant()).begin().await?;
         if transaction.execute(SQL, values![grant.tenant(), key, self.now()]).await? == 0 {
             return Err(StoreError::NotFound { what: "key" });
         }
@@ -153,7 +153,7 @@ impl Store {
     pub async fn rotate_key(&self, grant: &Granted<ManageKeys>) -> Result<ApiKey, StoreError> {
         const REVOKE: &str =
             "UPDATE keys SET revoked_at = $3 WHERE tenant_id = $1 AND role = $2 AND revoked_at IS NULL";
-        let mut transaction = self.control().begin().await?;
+        let mut transaction = self.control_for(grant.tenant()).begin().await?;
         self.living_tenant(&mut transaction, grant.tenant()).await?;
         transaction.execute(REVOKE, values![grant.tenant(), Role::Admin, self.now()]).await?;
         let (record, key) = self.insert_key(&mut transaction, Some(grant.tenant()), Role::Admin).await?;

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use atelier_domain::limits::{USAGE_GROUP_ROWS_MAX, USAGE_QUEUE_ROWS_MAX};
+use atelier_domain::limits::{LEDGER_ATTEMPTS_MAX, USAGE_GROUP_ROWS_MAX, USAGE_QUEUE_ROWS_MAX};
 use atelier_domain::{Clock, KeyId, MicroUnits, Plan, RequestId, TenantId, Timestamp, TokenCounts, TokenPrice};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
@@ -62,12 +62,16 @@ enum Entry {
 }
 
 impl Ledger {
-    /// Settles what a killed process left open, then starts the writer.
-    pub(crate) async fn start(control: Database, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
-        recover(&control, clock.now()).await?;
+    /// Settles what a killed process left open. Only for a server that is alone: what another has open is not left.
+    pub(crate) async fn recover(control: &Database, now: Timestamp) -> Result<(), StoreError> {
+        recover(control, now).await
+    }
+
+    /// Starts the writer; the database is closed when it ends.
+    pub(crate) fn start(control: Database, clock: Arc<dyn Clock>) -> Self {
         let (queue, entries) = mpsc::channel(USAGE_QUEUE_ROWS_MAX);
         let writer = tokio::spawn(write_groups(control, clock, entries));
-        Ok(Self { queue, writer: Mutex::new(Some(writer)) })
+        Self { queue, writer: Mutex::new(Some(writer)) }
     }
 
     /// Writes a change and waits until it is on disk.
@@ -134,11 +138,18 @@ async fn write_groups(control: Database, clock: Arc<dyn Clock>, mut entries: mps
             write_group(&control, clock.now(), &mut group).await;
         }
     }
+    control.close().await;
 }
 
 /// Commits a group and answers for it.
 async fn write_group(control: &Database, now: Timestamp, group: &mut Vec<(Change, Option<Answer>)>) {
-    let written = commit_group(control, now, group).await;
+    let mut written = commit_group(control, now, group).await;
+    for _ in 1..LEDGER_ATTEMPTS_MAX {
+        if !matches!(written, Err(StoreError::Busy)) {
+            break;
+        }
+        written = commit_group(control, now, group).await;
+    }
     if let Err(error) = &written {
         tracing::error!(error = error as &dyn std::error::Error, "a group of the usage ledger was not written");
     }
@@ -163,7 +174,8 @@ async fn commit_group(
     if group.is_empty() {
         return Ok(Vec::new());
     }
-    let mut transaction = control.begin().await?;
+    // Every change is right whatever others write meanwhile: there are no two writers for one request.
+    let mut transaction = control.begin_beside_others().await?;
     let mut results = Vec::with_capacity(group.len());
     for (change, _) in group {
         results.push(apply(&mut transaction, now, change).await?);
@@ -310,14 +322,15 @@ fn price_of(row: &Row) -> Result<TokenPrice, StoreError> {
 mod tests {
     use super::*;
     use crate::migrate;
+    use crate::sql::Scope;
 
     #[tokio::test]
     async fn the_ledger_is_append_only() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("control.db");
-        let control = Database::open_sqlite(&file, true, 1).await.unwrap();
+        let control = Database::open_sqlite(&file, true, 1, Scope::Control).await.unwrap();
         let now = Timestamp::from_seconds(1);
-        migrate::migrate(&control, &file, migrate::CONTROL, now).await.unwrap();
+        migrate::migrate(&control, "control.db", migrate::CONTROL.sqlite, now).await.unwrap();
         let mut transaction = control.begin().await.unwrap();
         let row = ReservationRow {
             request: RequestId::generate(now, [1; 10]),

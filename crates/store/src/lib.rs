@@ -1,10 +1,11 @@
 //! Rows and blobs: what Atelier remembers.
-//! One folder holds a control database, one database file per tenant and the tenants' blobs; every function that
-//! touches a tenant's data takes a [`atelier_access::Granted`] proof and looks only at the proof's tenant.
+//! A control database knows the tenants, each tenant has a place of its own for rows, and blobs lie in the data folder;
+//! every function that touches a tenant's data takes a [`atelier_access::Granted`] proof and looks only at the proof's
+//! tenant. Rows are in SQLite files or in PostgreSQL, through the same statements.
 //!
-//! Layout, in reading order: `open` takes the folder; [`tenants`] and [`keys`] say who there is; [`models`] says what
+//! Layout, in reading order: `open` takes the folder and the database, `places` says where a tenant's rows are; [`tenants`] and [`keys`] say who there is; [`models`] says what
 //! may serve a request, [`usage`] what it used (written by `ledger`); [`sources`], [`runs`], [`jobs`] and [`versions`]
-//! are the learning line; [`blobs`] and [`audit`] stand beside. `sql` alone names the database driver, `migrate` holds
+//! are the learning line; [`blobs`] and [`audit`] stand beside. `sql` alone names the database drivers, `migrate` holds
 //! the schema.
 //!
 //! Invariants: a row is found only through its tenant; a job's result is published in the transaction that finishes the
@@ -20,6 +21,7 @@ mod ledger;
 mod migrate;
 pub mod models;
 mod open;
+mod places;
 pub mod runs;
 pub mod sources;
 mod sql;
@@ -33,7 +35,7 @@ pub use error::StoreError;
 pub use jobs::{ClaimedJob, Heartbeat, Lease, RunEnd, RunFailure};
 pub use keys::KeySummary;
 pub use models::{ModelRecord, Serving};
-pub use open::{OpenOptions, Store};
+pub use open::{DatabaseOptions, DatabaseUrls, OpenOptions, Store};
 pub use runs::{NewRun, Progress, RunError, RunEvent, RunPage, RunRecord, RunState};
 pub use sources::{NewSource, SourceOrigin, SourceRecord};
 pub use tenants::TenantRecord;

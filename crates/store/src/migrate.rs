@@ -1,13 +1,15 @@
 //! The schema, as numbered files that are applied once each, in order, and never changed afterwards. Numbers may have
 //! gaps, and a file may come after one of a higher number: what was applied is a set, not a highest number.
+//!
+//! Every step is written for both databases, under the same number. On PostgreSQL the owner applies them, and each
+//! builds the walls of its tables with the functions of `migrations/postgres/walls.sql`.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use atelier_domain::{Digest, Timestamp};
 
 use crate::error::StoreError;
-use crate::sql::{Database, values};
+use crate::sql::{Database, Server, Transaction, values};
 
 /// One step of a schema.
 #[derive(Debug)]
@@ -17,14 +19,43 @@ pub(crate) struct Migration {
     script: &'static str,
 }
 
+/// A schema, for both databases.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Schema {
+    pub(crate) sqlite: &'static [Migration],
+    pub(crate) postgres: &'static [Migration],
+}
+
+macro_rules! schema {
+    ($folder:literal: $($version:literal $name:literal,)*) => {
+        Schema {
+            sqlite: schema!(@steps "../migrations/sqlite/", $folder, $($version $name,)*),
+            postgres: schema!(@steps "../migrations/postgres/", $folder, $($version $name,)*),
+        }
+    };
+    (@steps $database:literal, $folder:literal, $($version:literal $name:literal,)*) => {
+        &[$(Migration {
+            version: $version,
+            name: $name,
+            script: include_str!(concat!($database, $folder, "/", $name, ".sql")),
+        },)*]
+    };
+}
+
 /// The schema of the control database.
-pub(crate) const CONTROL: &[Migration] =
-    &[Migration { version: 1, name: "first", script: include_str!("../migrations/sqlite/control/0001_first.sql") }];
+pub(crate) const CONTROL: Schema = schema!("control":
+    1 "0001_first",
+    2 "0002_separation",
+);
 
 /// The schema of a tenant's database.
-pub(crate) const TENANT: &[Migration] =
-    &[Migration { version: 1, name: "first", script: include_str!("../migrations/sqlite/tenant/0001_first.sql") }];
+pub(crate) const TENANT: Schema = schema!("tenant":
+    1 "0001_first",
+    2 "0002_identity",
+);
 
+/// What steps on PostgreSQL may call.
+const WALLS: &str = include_str!("../migrations/postgres/walls.sql");
 const CREATE_HISTORY: &str = "CREATE TABLE IF NOT EXISTS schema_history (
     version BIGINT NOT NULL PRIMARY KEY, name TEXT NOT NULL, script TEXT NOT NULL, applied_at BIGINT NOT NULL)";
 const READ_HISTORY: &str = "SELECT version, script FROM schema_history ORDER BY version";
@@ -37,35 +68,123 @@ const ADD_HISTORY: &str = "INSERT INTO schema_history (version, name, script, ap
 /// a step was applied that reads otherwise here.
 pub(crate) async fn migrate(
     database: &Database,
-    file: &Path,
+    place: &str,
     steps: &[Migration],
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let mut transaction = database.begin().await?;
     transaction.execute(CREATE_HISTORY, values![]).await?;
-    let mut applied = BTreeSet::new();
-    for row in transaction.fetch_all(READ_HISTORY, values![]).await? {
-        let found = row.int("version")?;
-        let Some(step) = steps.iter().find(|step| step.version == found) else {
-            let known = steps.iter().map(|step| step.version).max().unwrap_or(0);
-            return Err(StoreError::NewerSchema { file: file.to_owned(), found, known });
-        };
-        if row.parsed::<Digest>("script")? != Digest::of(step.script.as_bytes()) {
-            return Err(StoreError::corrupt(format!("schema step {found} of {} is not ours", file.display())));
-        }
-        applied.insert(found);
+    apply(&mut transaction, place, steps, now).await?;
+    transaction.commit().await
+}
+
+/// Brings a schema of a PostgreSQL database to that of this program, as the owner; without the owner it must be there
+/// already.
+///
+/// # Errors
+/// As [`migrate`]; [`StoreError::OlderSchema`] when there is something to do and nobody to do it.
+pub(crate) async fn migrate_schema(
+    server: &Server,
+    schema: &str,
+    steps: &[Migration],
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let place = format!("schema {schema} of the database");
+    if is_up_to_date(server, schema, &place, steps).await? {
+        return Ok(());
     }
+    let owner = server.schema_as_owner(schema).ok_or(StoreError::OlderSchema { place: place.clone() })?;
+    let migrated = migrate_as_owner(&owner, server.application_role(), schema, &place, steps, now).await;
+    owner.close().await;
+    migrated
+}
+
+/// Removes a schema with all that is in it, as the owner.
+pub(crate) async fn drop_schema(server: &Server, schema: &str) -> Result<(), StoreError> {
+    let owner = server.schema_as_owner(schema).ok_or(StoreError::OwnerNeeded)?;
+    let dropped = async {
+        let mut transaction = owner.begin().await?;
+        transaction
+            .execute("SELECT set_config('atelier.app_role', $1, true)", values![server.application_role()])
+            .await?;
+        transaction.execute_script(WALLS).await?;
+        transaction.execute("SELECT pg_temp.drop_schema($1)", values![schema]).await?;
+        transaction.commit().await
+    };
+    let dropped = dropped.await;
+    owner.close().await;
+    dropped
+}
+
+async fn migrate_as_owner(
+    owner: &Database,
+    application_role: &str,
+    schema: &str,
+    place: &str,
+    steps: &[Migration],
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let mut transaction = owner.begin().await?;
+    transaction.execute("SELECT set_config('atelier.app_role', $1, true)", values![application_role]).await?;
+    transaction.execute_script(WALLS).await?;
+    transaction.execute("SELECT pg_temp.make_schema($1)", values![schema]).await?;
+    transaction.execute(CREATE_HISTORY, values![]).await?;
+    transaction.execute("SELECT pg_temp.show_history()", values![]).await?;
+    apply(&mut transaction, place, steps, now).await?;
+    transaction.commit().await
+}
+
+/// Whether every step was applied, as far as the application may see.
+async fn is_up_to_date(server: &Server, schema: &str, place: &str, steps: &[Migration]) -> Result<bool, StoreError> {
+    const IS_THERE: &str = "SELECT CAST(to_regclass('schema_history') IS NOT NULL AS INT)::BIGINT AS there";
+    let mut transaction = server.schema(schema, crate::sql::Scope::Control).begin().await?;
+    if !transaction.fetch_one(IS_THERE, values![]).await?.flag("there")? {
+        return Ok(false);
+    }
+    let applied = read_applied(&mut transaction, place, steps).await?;
+    Ok(steps.iter().all(|step| applied.contains(&step.version)))
+}
+
+async fn apply(
+    transaction: &mut Transaction,
+    place: &str,
+    steps: &[Migration],
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let applied = read_applied(transaction, place, steps).await?;
     for step in steps.iter().filter(|step| !applied.contains(&step.version)) {
         transaction.execute_script(step.script).await?;
         let script = Digest::of(step.script.as_bytes());
         transaction.execute(ADD_HISTORY, values![step.version, step.name, script, now]).await?;
     }
-    transaction.commit().await
+    Ok(())
+}
+
+/// The numbers of the steps that were applied, each of which must be one of ours.
+async fn read_applied(
+    transaction: &mut Transaction,
+    place: &str,
+    steps: &[Migration],
+) -> Result<BTreeSet<i64>, StoreError> {
+    let mut applied = BTreeSet::new();
+    for row in transaction.fetch_all(READ_HISTORY, values![]).await? {
+        let found = row.int("version")?;
+        let Some(step) = steps.iter().find(|step| step.version == found) else {
+            let known = steps.iter().map(|step| step.version).max().unwrap_or(0);
+            return Err(StoreError::NewerSchema { place: place.to_owned(), found, known });
+        };
+        if row.parsed::<Digest>("script")? != Digest::of(step.script.as_bytes()) {
+            return Err(StoreError::corrupt(format!("schema step {found} of {place} is not ours")));
+        }
+        applied.insert(found);
+    }
+    Ok(applied)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sql::Scope;
 
     const NOW: Timestamp = Timestamp::from_seconds(1);
     const ONE: Migration = Migration { version: 1, name: "one", script: "CREATE TABLE one (id INTEGER)" };
@@ -79,9 +198,9 @@ mod tests {
     async fn check(before: &[Migration], after: &[Migration], expected: fn(&Result<(), StoreError>) -> bool) {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a.db");
-        let database = Database::open_sqlite(&file, true, 1).await.unwrap();
-        migrate(&database, &file, before, NOW).await.unwrap();
-        let result = migrate(&database, &file, after, NOW).await;
+        let database = Database::open_sqlite(&file, true, 1, Scope::Control).await.unwrap();
+        migrate(&database, "a.db", before, NOW).await.unwrap();
+        let result = migrate(&database, "a.db", after, NOW).await;
         assert!(expected(&result), "{before:?} then {after:?}: {result:?}");
     }
 
@@ -109,8 +228,8 @@ mod tests {
     async fn a_step_that_fails_leaves_no_trace() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a.db");
-        let database = Database::open_sqlite(&file, true, 1).await.unwrap();
-        assert!(migrate(&database, &file, &[ONE, BROKEN], NOW).await.is_err());
-        migrate(&database, &file, &[ONE, TWO], NOW).await.unwrap();
+        let database = Database::open_sqlite(&file, true, 1, Scope::Control).await.unwrap();
+        assert!(migrate(&database, "a.db", &[ONE, BROKEN], NOW).await.is_err());
+        migrate(&database, "a.db", &[ONE, TWO], NOW).await.unwrap();
     }
 }

@@ -1,6 +1,5 @@
-//! The store itself: the folder, its lock and its secrets, and the databases that are open.
+//! The store itself: the folder with its lock and its secrets, and the database.
 
-use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -8,16 +7,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use atelier_access::{Caller, Pepper};
-use atelier_domain::limits::{CONTROL_READERS_MAX, DATABASE_READERS_MAX, TENANT_DATABASES_OPEN_MAX};
+use atelier_domain::limits::CONTROL_READERS_MAX;
 use atelier_domain::{Clock, RequestId, TenantId, Timestamp};
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::Notify;
 
 use crate::blobs::Blobs;
 use crate::error::StoreError;
 use crate::keys::KeyCache;
 use crate::ledger::Ledger;
 use crate::migrate;
-use crate::sql::{Database, values};
+use crate::places::{CONTROL_SCHEMA, TENANTS_SCHEMA, TenantPlaces, sync_folder_of};
+use crate::sql::{Database, Hold, Scope, Server, values};
 
 const CONTROL_FILE: &str = "control.db";
 const LOCK_FILE: &str = "lock";
@@ -34,8 +34,35 @@ const SECRET_FILE_MODE: u32 = 0o600;
 pub struct OpenOptions {
     /// The data folder; made when it is not there.
     pub folder: PathBuf,
+    /// Where rows are.
+    pub database: DatabaseOptions,
     /// Where the time comes from.
     pub clock: Arc<dyn Clock>,
+}
+
+/// Where rows are.
+#[derive(Debug, Clone, Default)]
+pub enum DatabaseOptions {
+    /// In SQLite files of the data folder, one for each tenant.
+    #[default]
+    Files,
+    /// In a PostgreSQL database. The data folder holds secrets and, unless they are elsewhere, blobs.
+    Postgres(DatabaseUrls),
+}
+
+/// The addresses of a PostgreSQL database. They hold passwords, so they print as nothing.
+#[derive(Clone)]
+pub struct DatabaseUrls {
+    /// `postgres://user@host/database` of the application's role, which owns nothing.
+    pub application: String,
+    /// The same of the role that owns the schema; without it the schema must be up to date.
+    pub owner: Option<String>,
+}
+
+impl std::fmt::Debug for DatabaseUrls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DatabaseUrls").field("has_owner", &self.owner.is_some()).finish_non_exhaustive()
+    }
 }
 
 /// The store. Clones share it.
@@ -48,7 +75,8 @@ pub struct Store {
 pub(crate) struct Inner {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) control: Database,
-    pub(crate) tenants: TenantDatabases,
+    pub(crate) server: Option<ServerSide>,
+    pub(crate) tenants: TenantPlaces,
     pub(crate) blobs: Blobs,
     pub(crate) pepper: Pepper,
     pub(crate) keys: KeyCache,
@@ -58,42 +86,66 @@ pub(crate) struct Inner {
     lock: File,
 }
 
+/// What a store on PostgreSQL has besides.
+#[derive(Debug)]
+pub(crate) struct ServerSide {
+    pub(crate) server: Server,
+    pub(crate) hold: Hold,
+}
+
+/// The databases, open.
+struct Opened {
+    control: Database,
+    ledger: Database,
+    tenants: TenantPlaces,
+    server: Option<ServerSide>,
+}
+
 impl Store {
     /// Opens the data folder: locks it, brings the schemas up to date, settles what a killed server left open, and makes
     /// its jobs claimable again. Must be called inside a tokio runtime, on which the ledger's writer then lives.
     ///
     /// # Errors
-    /// [`StoreError::FolderLocked`], [`StoreError::NewerSchema`], [`StoreError::DiskFull`] and what the system refuses.
+    /// [`StoreError::FolderLocked`], [`StoreError::NewerSchema`], [`StoreError::OlderSchema`], [`StoreError::DiskFull`],
+    /// [`StoreError::Unreachable`] and what the system refuses.
     pub async fn open(options: OpenOptions) -> Result<Self, StoreError> {
-        let OpenOptions { folder, clock } = options;
-        for part in [folder.clone(), folder.join(TENANTS_FOLDER), folder.join(BLOBS_FOLDER)] {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(FOLDER_MODE)
-                .create(&part)
-                .map_err(|error| StoreError::io(format!("create the folder {}", part.display()), error))?;
-        }
+        let OpenOptions { folder, database, clock } = options;
+        make_folders(&folder)?;
         let lock = lock_folder(&folder)?;
-        let control_file = folder.join(CONTROL_FILE);
-        let pepper = read_or_make_pepper(&folder.join(PEPPER_FILE), !control_file.exists())?;
-        let control = Database::open_sqlite(&control_file, true, CONTROL_READERS_MAX).await?;
-        migrate::migrate(&control, &control_file, migrate::CONTROL, clock.now()).await?;
-        let ledger = Ledger::start(control.clone(), Arc::clone(&clock)).await?;
+        let opened = match &database {
+            DatabaseOptions::Files => open_files(&folder, clock.now()).await?,
+            DatabaseOptions::Postgres(urls) => open_postgres(urls, clock.now()).await?,
+        };
+        let is_new = opened.control.fetch_optional("SELECT id FROM keys LIMIT 1", values![]).await?.is_none();
+        let pepper = read_or_make_pepper(&folder.join(PEPPER_FILE), is_new)?;
+        let is_alone = match &opened.server {
+            Some(ServerSide { hold, .. }) => hold.is_alone().await,
+            None => true,
+        };
+        if is_alone {
+            Ledger::recover(&opened.control, clock.now()).await?;
+        }
         let store = Self {
             inner: Arc::new(Inner {
-                tenants: TenantDatabases::new(folder.join(TENANTS_FOLDER)),
+                ledger: Ledger::start(opened.ledger, Arc::clone(&clock)),
+                tenants: opened.tenants,
                 blobs: Blobs::open(&folder.join(BLOBS_FOLDER))?,
                 keys: KeyCache::default(),
                 job_signal: Notify::new(),
+                control: opened.control,
+                server: opened.server,
                 clock,
-                control,
                 pepper,
-                ledger,
                 lock,
             }),
         };
-        store.finish_deletions().await?;
-        store.recover_jobs().await?;
+        if is_alone {
+            store.finish_deletions().await?;
+            store.recover_jobs().await?;
+        }
+        if let Some(ServerSide { hold, .. }) = &store.inner.server {
+            hold.share().await?;
+        }
         Ok(store)
     }
 
@@ -127,12 +179,22 @@ impl Store {
         self.inner.ledger.close().await;
         self.inner.tenants.close_all().await;
         self.inner.control.close().await;
+        if let Some(ServerSide { server, hold }) = &self.inner.server {
+            server.close().await;
+            hold.release().await;
+        }
         // Another server may have the folder from here on; a lock that cannot be given back ends with the process.
         let _ = self.inner.lock.unlock();
     }
 
+    /// The control database, all of it.
     pub(crate) fn control(&self) -> &Database {
         &self.inner.control
+    }
+
+    /// The control database as far as it is about one tenant.
+    pub(crate) fn control_for(&self, tenant: TenantId) -> Database {
+        self.inner.control.in_scope(Scope::Tenant(tenant))
     }
 
     /// The database of a tenant; not found once the tenant is deleted.
@@ -152,6 +214,37 @@ pub(crate) fn random_bytes<const N: usize>() -> Result<[u8; N], StoreError> {
     getrandom::fill(&mut bytes)
         .map_err(|error| StoreError::io("get random bytes", std::io::Error::other(error.to_string())))?;
     Ok(bytes)
+}
+
+fn make_folders(folder: &Path) -> Result<(), StoreError> {
+    for part in [folder.to_owned(), folder.join(TENANTS_FOLDER), folder.join(BLOBS_FOLDER)] {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(FOLDER_MODE)
+            .create(&part)
+            .map_err(|error| StoreError::io(format!("create the folder {}", part.display()), error))?;
+    }
+    Ok(())
+}
+
+async fn open_files(folder: &Path, now: Timestamp) -> Result<Opened, StoreError> {
+    let file = folder.join(CONTROL_FILE);
+    let control = Database::open_sqlite(&file, true, CONTROL_READERS_MAX, Scope::Control).await?;
+    migrate::migrate(&control, &file.display().to_string(), migrate::CONTROL.sqlite, now).await?;
+    let tenants = TenantPlaces::in_folder(folder.join(TENANTS_FOLDER));
+    Ok(Opened { ledger: control.clone(), control, tenants, server: None })
+}
+
+async fn open_postgres(urls: &DatabaseUrls, now: Timestamp) -> Result<Opened, StoreError> {
+    let server = Server::connect(urls).await?;
+    let hold = server.hold().await?;
+    migrate::migrate_schema(&server, CONTROL_SCHEMA, migrate::CONTROL.postgres, now).await?;
+    migrate::migrate_schema(&server, TENANTS_SCHEMA, migrate::TENANT.postgres, now).await?;
+    let control = server.schema(CONTROL_SCHEMA, Scope::Control);
+    // The ledger's writer waits for no reader.
+    let ledger = server.schema_apart(CONTROL_SCHEMA, Scope::Control);
+    let tenants = TenantPlaces::on_server(server.clone(), control.clone());
+    Ok(Opened { control, ledger, tenants, server: Some(ServerSide { server, hold }) })
 }
 
 /// Takes the folder's lock and writes our process id into it, so that whoever comes second can say who was first.
@@ -206,104 +299,5 @@ fn read_or_make_pepper(path: &Path, is_new: bool) -> Result<Pepper, StoreError> 
             Err(StoreError::corrupt(format!("{} is missing: without it no key can be checked", path.display())))
         }
         Err(error) => Err(failed(error)),
-    }
-}
-
-fn sync_folder_of(path: &Path) -> std::io::Result<()> {
-    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
-}
-
-/// The tenants' databases that are open, the least recently used closed when there are too many.
-#[derive(Debug)]
-pub(crate) struct TenantDatabases {
-    folder: PathBuf,
-    open: Mutex<OpenDatabases>,
-}
-
-#[derive(Debug, Default)]
-struct OpenDatabases {
-    uses: u64,
-    by_tenant: HashMap<TenantId, OpenDatabase>,
-}
-
-#[derive(Debug)]
-struct OpenDatabase {
-    database: Arc<Database>,
-    last_use: u64,
-}
-
-impl TenantDatabases {
-    fn new(folder: PathBuf) -> Self {
-        Self { folder, open: Mutex::default() }
-    }
-
-    fn file(&self, tenant: TenantId) -> PathBuf {
-        self.folder.join(format!("{}.db", tenant.hex()))
-    }
-
-    /// Makes the file of a new tenant, schema and all, and leaves it closed.
-    pub(crate) async fn create(&self, tenant: TenantId, now: Timestamp) -> Result<(), StoreError> {
-        let file = self.file(tenant);
-        let database = Database::open_sqlite(&file, true, DATABASE_READERS_MAX).await?;
-        let migrated = migrate::migrate(&database, &file, migrate::TENANT, now).await;
-        database.close().await;
-        migrated?;
-        sync_folder_of(&file).map_err(|error| StoreError::io("make a tenant's file durable", error))
-    }
-
-    async fn get(&self, tenant: TenantId, now: Timestamp) -> Result<Arc<Database>, StoreError> {
-        let mut open = self.open.lock().await;
-        open.uses += 1;
-        let last_use = open.uses;
-        if let Some(entry) = open.by_tenant.get_mut(&tenant) {
-            entry.last_use = last_use;
-            return Ok(Arc::clone(&entry.database));
-        }
-        let file = self.file(tenant);
-        let database = Database::open_sqlite(&file, false, DATABASE_READERS_MAX).await?;
-        migrate::migrate(&database, &file, migrate::TENANT, now).await?;
-        let database = Arc::new(database);
-        open.by_tenant.insert(tenant, OpenDatabase { database: Arc::clone(&database), last_use });
-        open.close_least_recently_used().await;
-        Ok(database)
-    }
-
-    /// Closes a tenant's database and removes its file.
-    pub(crate) async fn remove(&self, tenant: TenantId) -> Result<(), StoreError> {
-        let mut open = self.open.lock().await;
-        if let Some(entry) = open.by_tenant.remove(&tenant) {
-            entry.database.close().await;
-        }
-        let file = self.file(tenant);
-        for suffix in ["", "-wal", "-shm"] {
-            let mut path = file.clone().into_os_string();
-            path.push(suffix);
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(StoreError::io("remove a tenant's file", error));
-                }
-                _ => {}
-            }
-        }
-        sync_folder_of(&file).map_err(|error| StoreError::io("make a removal durable", error))
-    }
-
-    async fn close_all(&self) {
-        for (_, entry) in self.open.lock().await.by_tenant.drain() {
-            entry.database.close().await;
-        }
-    }
-}
-
-impl OpenDatabases {
-    /// One that somebody works with is never closed, so there may be more open than the limit for a while.
-    async fn close_least_recently_used(&mut self) {
-        while self.by_tenant.len() > TENANT_DATABASES_OPEN_MAX {
-            let idle = self.by_tenant.iter().filter(|(_, entry)| Arc::strong_count(&entry.database) == 1);
-            let Some(tenant) = idle.min_by_key(|(_, entry)| entry.last_use).map(|(tenant, _)| *tenant) else { return };
-            if let Some(entry) = self.by_tenant.remove(&tenant) {
-                entry.database.close().await;
-            }
-        }
     }
 }

@@ -192,7 +192,7 @@ impl Store {
             "SELECT ",
             columns!(),
             " FROM runs
-            WHERE tenant_id = $1 AND ($2 IS NULL OR id < $2) ORDER BY id DESC LIMIT $3"
+            WHERE tenant_id = $1 AND (CAST($2 AS TEXT) IS NULL OR id < $2) ORDER BY id DESC LIMIT $3"
         );
         let database = self.tenant_database(grant.tenant()).await?;
         let rows = database.fetch_all(SQL, values![grant.tenant(), page.after, page.limit.min(PAGE_ROWS_MAX)]).await?;

@@ -45,11 +45,12 @@ impl Store {
         let now = self.now();
         let id = TenantId::generate(now, random_bytes()?);
         let tenant = TenantRecord { id, name, plan, created_at: now, cache_salt: random_bytes()? };
-        // The file first: a file without a row is only litter, a row without a file would be a tenant that cannot work.
-        self.inner.tenants.create(id, now).await?;
+        let separation = self.inner.tenants.separation_default();
+        // The place first: a place without a row is only litter, a row without a place would be a tenant that cannot work.
+        self.inner.tenants.create(id, separation, now).await?;
         let inserted = self.insert_tenant(grant, &tenant).await;
         if inserted.is_err() {
-            self.inner.tenants.remove(id).await?;
+            self.inner.tenants.discard(id, separation).await?;
         }
         Ok((tenant, inserted?))
     }
@@ -113,7 +114,7 @@ impl Store {
     pub async fn set_plan(&self, grant: &Granted<ManageTenant>, plan: Plan) -> Result<TenantRecord, StoreError> {
         const SQL: &str = "UPDATE tenants SET plan = $2 WHERE id = $1 AND deleted_at IS NULL";
         let tenant = grant.tenant();
-        let mut transaction = self.control().begin().await?;
+        let mut transaction = self.control_for(tenant).begin().await?;
         let before = self.living_tenant(&mut transaction, tenant).await?;
         transaction.execute(SQL, values![tenant, plan]).await?;
         let (subject, detail) = (before.name.as_str(), json!({"from": before.plan.as_str(), "to": plan.as_str()}));
@@ -132,7 +133,7 @@ impl Store {
         const DELETE: &str = "UPDATE tenants SET deleted_at = $2 WHERE id = $1 AND deleted_at IS NULL";
         const REVOKE: &str = "UPDATE keys SET revoked_at = $2 WHERE tenant_id = $1 AND revoked_at IS NULL";
         let (tenant, now) = (grant.tenant(), self.now());
-        let mut transaction = self.control().begin().await?;
+        let mut transaction = self.control_for(tenant).begin().await?;
         let before = self.living_tenant(&mut transaction, tenant).await?;
         transaction.execute(DELETE, values![tenant, now]).await?;
         transaction.execute(REVOKE, values![tenant, now]).await?;
@@ -157,13 +158,13 @@ impl Store {
     async fn erase_files(&self, tenant: TenantId) -> Result<(), StoreError> {
         self.inner.tenants.remove(tenant).await?;
         self.inner.blobs.delete_all(tenant).await?;
-        let mut transaction = self.control().begin().await?;
+        let mut transaction = self.control_for(tenant).begin().await?;
         transaction.execute("UPDATE tenants SET erased_at = $2 WHERE id = $1", values![tenant, self.now()]).await?;
         transaction.commit().await
     }
 
     pub(crate) async fn read_tenant(&self, tenant: TenantId) -> Result<TenantRecord, StoreError> {
-        let row = self.control().fetch_optional(READ, values![tenant]).await?.ok_or(NOT_FOUND)?;
+        let row = self.control_for(tenant).fetch_optional(READ, values![tenant]).await?.ok_or(NOT_FOUND)?;
         record_of(&row)
     }
 

@@ -251,15 +251,15 @@ impl Store {
     /// What the database says.
     pub async fn usage(&self, grant: &Granted<ReadUsage>, query: &UsageQuery) -> Result<UsagePage, StoreError> {
         const SQL: &str = "SELECT accepted_at / $4 AS bucket, model, key_id,
-            SUM(CASE WHEN kind = 'reservation' THEN 1 ELSE 0 END) AS requests, SUM(input_tokens) AS input_tokens,
-            SUM(input_cached_tokens) AS input_cached_tokens, SUM(output_tokens) AS output_tokens, SUM(cost) AS cost
+            SUM(CASE WHEN kind = 'reservation' THEN 1 ELSE 0 END) AS requests, CAST(SUM(input_tokens) AS BIGINT) AS input_tokens,
+            CAST(SUM(input_cached_tokens) AS BIGINT) AS input_cached_tokens, CAST(SUM(output_tokens) AS BIGINT) AS output_tokens, CAST(SUM(cost) AS BIGINT) AS cost
             FROM usage_events WHERE tenant_id = $1 AND accepted_at >= $2 AND accepted_at < $3
             GROUP BY accepted_at / $4, model, key_id ORDER BY bucket, model, key_id";
         let width = query.width.micros();
         let frame = frame_of(query, self.now());
         let (from, to) = (frame.first * width, frame.end.micros().min(frame.last * width));
         let from = from.max(query.start.micros());
-        let rows = self.control().fetch_all(SQL, values![grant.tenant(), from, to, width]).await?;
+        let rows = self.control_for(grant.tenant()).fetch_all(SQL, values![grant.tenant(), from, to, width]).await?;
         let mut groups: BTreeMap<i64, Vec<UsageResult>> = BTreeMap::new();
         for row in &rows {
             if let Some(result) = result_of(row, query)? {
@@ -281,6 +281,10 @@ impl Store {
     /// [`StoreError::NotFound`] when no such request was ever accepted.
     pub async fn correct_usage(&self, grant: &Granted<CorrectUsage>, correction: Correction) -> Result<(), StoreError> {
         let Correction { request, input, input_cached, output, cost, reason } = correction;
+        // Not later: it would take down all the changes that are committed with it.
+        if reason.contains('\0') {
+            return Err(StoreError::NulInText);
+        }
         let detail = serde_json::json!({"tokens": [input, input_cached, output], "cost": cost, "reason": reason});
         let row = CorrectionRow { request, tokens: [input, input_cached, output], cost, reason };
         self.inner.ledger.write(Change::Correct(row)).await?;

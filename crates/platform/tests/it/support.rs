@@ -6,13 +6,16 @@ use std::time::Duration;
 use atelier_access::Caller;
 use atelier_domain::{Plan, RunId, SourceId, Timestamp};
 use atelier_platform::{
-    BucketWidth, CompletionEvent, CompletionRequest, CompletionStream, EngineOptions, LearnOptions, Opened, Platform,
-    PlatformError, PlatformOptions, Prompt, RunKind, RunRecord, RunState, StartRun, Usage, UsageQuery,
+    BucketWidth, CompletionEvent, CompletionRequest, CompletionStream, DatabaseOptions, DatabaseUrls, EngineOptions,
+    LearnOptions, Opened, Platform, PlatformError, PlatformOptions, Prompt, RunKind, RunRecord, RunState, StartRun,
+    Usage, UsageQuery,
 };
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use tempfile::TempDir;
+
+use crate::postgres::TestDatabase;
 
 /// How long a test waits for something that must come: far more than it takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -32,12 +35,32 @@ pub fn base_folder() -> PathBuf {
 
 pub fn options(data: &Path, workers: usize) -> PlatformOptions {
     PlatformOptions {
+        database: database_of(data),
         engine: EngineOptions { kv_blocks: 512, ..EngineOptions::default() },
         threads: 2,
         workers,
         source_roots: vec![data.join("roots")],
         ..PlatformOptions::new(data.join("data"), base_folder())
     }
+}
+
+/// Set to `postgres`, rows are there; scripts/test.sh runs the tests both ways.
+const TEST_DATABASE: &str = "ATELIER_TEST_DATABASE";
+
+/// The database that belongs to this folder: whoever opens the folder again, in whatever process, finds it by a file.
+fn database_of(folder: &Path) -> DatabaseOptions {
+    if std::env::var(TEST_DATABASE).as_deref() != Ok("postgres") {
+        return DatabaseOptions::Files;
+    }
+    let file = folder.join("postgres-database");
+    // Removed with the server, after the run.
+    let database = std::mem::ManuallyDrop::new(match std::fs::read_to_string(&file) {
+        Ok(name) => TestDatabase { name },
+        Err(_) => TestDatabase::create(),
+    });
+    std::fs::write(&file, &database.name).unwrap();
+    let owner = Some(database.owner_url());
+    DatabaseOptions::Postgres(DatabaseUrls { application: database.application_url(), owner })
 }
 
 impl World {

@@ -32,7 +32,7 @@ pub async fn run(args: DemoArgs, output: Output) -> Result<()> {
     let started = Instant::now();
     let folders = tenants::folders(&args.tenants)?;
     let data = DataFolder::create()?;
-    let options = platform_options(&data.path, &args.engine, Vec::new(), 1)?;
+    let options = platform_options(&data.path, &args.engine, &args.database, Vec::new(), 1)?;
     let server = Server::start(&data.path, options, args.listen).await?;
     let object = show(&server, &folders, output).await;
     let result = match object {

@@ -7,11 +7,11 @@ use atelier_access::Denied;
 use atelier_domain::Plan;
 use atelier_store::StoreError;
 
-use crate::world::{World, assert_error, on_each_database, open_store};
+use crate::world::{Backend, World, assert_error, on_each_database, open_store};
 
 on_each_database! {
     async fn a_second_server_is_told_who_holds_the_folder(world: World) {
-        match open_store(world.backend, &world.folder, &world.clock).await {
+        match open_store(&world.backend, &world.folder, &world.clock).await {
             Err(StoreError::FolderLocked { pid, .. }) => assert_eq!(pid, Some(std::process::id())),
             other => panic!("expected a locked folder, got {:?}", other.map(|_| ())),
         }
@@ -29,18 +29,7 @@ on_each_database! {
         store.close().await;
         drop(store);
         fs::remove_file(folder.path().join("data/pepper")).unwrap();
-        assert_error!(open_store(backend, &folder, &clock).await, StoreError::Corrupt { .. });
-    }
-
-    async fn a_file_that_is_no_database_is_refused(world: World) {
-        let World { store, clock, folder, backend, .. } = world;
-        store.close().await;
-        drop(store);
-        for rest in ["-wal", "-shm"] {
-            let _ = fs::remove_file(folder.path().join(format!("data/control.db{rest}")));
-        }
-        fs::write(folder.path().join("data/control.db"), vec![7; 8_192]).unwrap();
-        assert_error!(open_store(backend, &folder, &clock).await, StoreError::Database { .. });
+        assert_error!(open_store(&backend, &folder, &clock).await, StoreError::Corrupt { .. });
     }
 
     async fn a_closed_store_says_so(world: World) {
@@ -62,4 +51,16 @@ on_each_database! {
         assert_eq!(world.store.authenticate(&tenant.key.reveal()).await.unwrap(), tenant.admin);
         assert_eq!(world.versions(&tenant).await, [version]);
     }
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_refused() {
+    let World { store, clock, folder, backend, .. } = World::open(Backend::Sqlite).await;
+    store.close().await;
+    drop(store);
+    for rest in ["-wal", "-shm"] {
+        let _ = fs::remove_file(folder.path().join(format!("data/control.db{rest}")));
+    }
+    fs::write(folder.path().join("data/control.db"), vec![7; 8_192]).unwrap();
+    assert_error!(open_store(&backend, &folder, &clock).await, StoreError::Database { .. });
 }

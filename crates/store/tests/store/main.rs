@@ -9,5 +9,8 @@ mod jobs;
 mod keys;
 mod learning;
 mod models;
+mod postgres;
+mod psql;
 mod tenants;
 mod usage;
+mod walls;

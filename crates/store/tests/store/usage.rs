@@ -6,12 +6,12 @@ use std::sync::Arc;
 use atelier_access::right::{CompleteAs, CorrectUsage, Meter, ReadUsage};
 use atelier_domain::{ManualClock, MicroUnits, ModelName, Plan, RequestId, Timestamp, TokenCounts};
 use atelier_store::{
-    BucketWidth, Correction, NewReservation, OpenOptions, Outcome, Reservation, Store, StoreError, UsageQuery,
-    UsageResult,
+    BucketWidth, Correction, DatabaseOptions, DatabaseUrls, NewReservation, OpenOptions, Outcome, Reservation, Store,
+    StoreError, UsageQuery, UsageResult,
 };
 use proptest::test_runner::{Config, TestRunner};
 
-use crate::world::{Backend, START, Tenant, World, assert_error, on_each_database};
+use crate::world::{Backend, START, Tenant, World, assert_error, database_options, on_each_database};
 
 pub fn query(start: Timestamp) -> UsageQuery {
     UsageQuery {
@@ -190,6 +190,8 @@ on_each_database! {
         let correction = Correction { request, input: -10, input_cached: 0, output: -10, cost: cost_back, reason };
         world.store.correct_usage(&grant, correction.clone()).await.unwrap();
         assert_eq!(total(&world, &acme).await, (tokens(0, 0, 0), 1, MicroUnits::ZERO));
+        let nul = Correction { reason: "\0".to_owned(), ..correction.clone() };
+        assert_error!(world.store.correct_usage(&grant, nul).await, StoreError::NulInText);
         let nothing = Correction { request: RequestId::generate(START, [9; 10]), ..correction };
         assert_error!(world.store.correct_usage(&grant, nothing).await, StoreError::NotFound { what: "request" });
     }
@@ -197,13 +199,22 @@ on_each_database! {
 
 /// Where the process to be killed works; set by the test that starts it.
 const KILL_FOLDER: &str = "ATELIER_STORE_TEST_KILL_FOLDER";
+/// The database's address for the application and, a line further, for its owner; empty for files.
+const KILL_DATABASE: &str = "ATELIER_STORE_TEST_KILL_DATABASE";
 
-/// Not a test of its own: the body of the process that the next test kills.
+/// Not a test of its own: the body of the process that the next tests kill.
 #[tokio::test]
 async fn process_that_dies() {
     let Ok(folder) = std::env::var(KILL_FOLDER) else { return };
+    let database = match std::env::var(KILL_DATABASE).unwrap().split_once('\n') {
+        None => DatabaseOptions::Files,
+        Some((application, owner)) => DatabaseOptions::Postgres(DatabaseUrls {
+            application: application.to_owned(),
+            owner: Some(owner.to_owned()),
+        }),
+    };
     let clock = Arc::new(ManualClock::at(START));
-    let store = Store::open(OpenOptions { folder: folder.into(), clock }).await.unwrap();
+    let store = Store::open(OpenOptions { folder: folder.into(), database, clock }).await.unwrap();
     let operator = store.bootstrap_operator_key().await.unwrap().unwrap().reveal();
     let operator = store.authenticate(&operator).await.unwrap();
     let create = operator.grant(atelier_access::right::CreateTenant).unwrap();
@@ -224,18 +235,33 @@ async fn process_that_dies() {
 }
 
 #[tokio::test]
-async fn every_accepted_request_has_its_row_after_a_kill() {
+async fn every_accepted_request_has_its_row_after_a_kill_on_sqlite() {
+    every_accepted_request_has_its_row_after_a_kill(Backend::Sqlite).await;
+}
+
+#[tokio::test]
+async fn every_accepted_request_has_its_row_after_a_kill_on_postgres() {
+    every_accepted_request_has_its_row_after_a_kill(Backend::postgres()).await;
+}
+
+async fn every_accepted_request_has_its_row_after_a_kill(backend: Backend) {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
+    let addresses = match &backend {
+        Backend::Sqlite => String::new(),
+        Backend::Postgres(database) => format!("{}\n{}", database.application_url(), database.owner_url()),
+    };
     let died = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "usage::process_that_dies", "--nocapture"])
         .env(KILL_FOLDER, &data)
+        .env(KILL_DATABASE, addresses)
         .output()
         .unwrap();
-    assert!(!died.status.success() && data.join("control.db").exists(), "{died:?}");
+    assert!(!died.status.success() && data.join("pepper").exists(), "{died:?}");
 
     let clock = Arc::new(ManualClock::at(START));
-    let store = Store::open(OpenOptions { folder: data, clock }).await.unwrap();
+    let database = database_options(&backend);
+    let store = Store::open(OpenOptions { folder: data, database, clock }).await.unwrap();
     let operator = store.replace_operator_key().await.unwrap().reveal();
     let operator = store.authenticate(&operator).await.unwrap();
     let list = operator.grant(atelier_access::right::ListTenants).unwrap();

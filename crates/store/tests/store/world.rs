@@ -9,17 +9,34 @@ use atelier_access::right::{
 use atelier_access::{ApiKey, Caller, Granted, Right};
 use atelier_domain::{Digest, ManualClock, Plan, Role, Suffix, TenantId, Timestamp};
 use atelier_store::{
-    AdapterBlob, ClaimedJob, NewRun, NewSource, NewVersion, OpenOptions, RunRecord, SourceOrigin, SourceRecord, Store,
-    StoreError, TenantRecord, VersionRecord,
+    AdapterBlob, ClaimedJob, DatabaseOptions, DatabaseUrls, NewRun, NewSource, NewVersion, OpenOptions, RunRecord,
+    SourceOrigin, SourceRecord, Store, StoreError, TenantRecord, VersionRecord,
 };
 use bytes::Bytes;
 use serde_json::json;
 use tempfile::TempDir;
 
+use crate::postgres::TestDatabase;
+
 /// The databases that the store knows.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub enum Backend {
     Sqlite,
+    Postgres(Arc<TestDatabase>),
+}
+
+impl Backend {
+    pub fn postgres() -> Self {
+        Self::Postgres(Arc::new(TestDatabase::create()))
+    }
+
+    /// The database beneath, for tests of what only PostgreSQL has.
+    pub fn test_database(&self) -> &TestDatabase {
+        match self {
+            Self::Postgres(database) => database,
+            Self::Sqlite => panic!("a test of PostgreSQL's"),
+        }
+    }
 }
 
 /// Makes one test per database of each test function, which takes a fresh [`World`].
@@ -32,6 +49,15 @@ macro_rules! on_each_database {
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $name() {
                     super::$name(crate::world::World::open(crate::world::Backend::Sqlite).await).await;
+                }
+            )*
+        }
+
+        mod postgres {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    super::$name(crate::world::World::open(crate::world::Backend::postgres()).await).await;
                 }
             )*
         }
@@ -54,7 +80,7 @@ impl World {
     pub async fn open(backend: Backend) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::at(START));
-        let store = open_store(backend, &folder, &clock).await.unwrap();
+        let store = open_store(&backend, &folder, &clock).await.unwrap();
         let operator_key = store.bootstrap_operator_key().await.unwrap().unwrap().reveal();
         let operator = store.authenticate(&operator_key).await.unwrap();
         Self { store, clock, operator, operator_key, folder, backend }
@@ -64,7 +90,7 @@ impl World {
     pub async fn reopen(self) -> Self {
         let Self { store, clock, operator, operator_key, folder, backend } = self;
         drop(store);
-        let store = open_store(backend, &folder, &clock).await.unwrap();
+        let store = open_store(&backend, &folder, &clock).await.unwrap();
         Self { store, clock, operator, operator_key, folder, backend }
     }
 
@@ -139,11 +165,18 @@ impl Tenant {
     }
 }
 
-pub async fn open_store(backend: Backend, folder: &TempDir, clock: &Arc<ManualClock>) -> Result<Store, StoreError> {
+pub async fn open_store(backend: &Backend, folder: &TempDir, clock: &Arc<ManualClock>) -> Result<Store, StoreError> {
+    let database = database_options(backend);
+    Store::open(OpenOptions { folder: folder.path().join("data"), database, clock: Arc::clone(clock) as _ }).await
+}
+
+pub fn database_options(backend: &Backend) -> DatabaseOptions {
     match backend {
-        Backend::Sqlite => {
-            Store::open(OpenOptions { folder: folder.path().join("data"), clock: Arc::clone(clock) as _ }).await
-        }
+        Backend::Sqlite => DatabaseOptions::Files,
+        Backend::Postgres(database) => DatabaseOptions::Postgres(DatabaseUrls {
+            application: database.application_url(),
+            owner: Some(database.owner_url()),
+        }),
     }
 }
 

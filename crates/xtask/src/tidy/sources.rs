@@ -5,8 +5,8 @@ use super::rust_tokens::{Token, group, starts_with, tokens};
 use super::tree::crate_of;
 use super::{Finding, Tree};
 
-/// The one file of store that names a database driver.
-const DRIVER_FILE: &str = "crates/store/src/sql.rs";
+/// The one folder of store that names database drivers.
+const DRIVER_FOLDER: &str = "crates/store/src/sql/";
 /// What a comparison may not touch: its time would tell how far a guess was right.
 const SECRETS: [&str; 3] = ["secret", "secret_hash", "reveal"];
 /// Crates that see secrets of callers.
@@ -139,7 +139,7 @@ impl Source<'_> {
     }
 
     fn driver(&self, rest: &[Token]) -> Option<Finding> {
-        if self.path == DRIVER_FILE || !self.is_in(&["store"]) {
+        if self.path.starts_with(DRIVER_FOLDER) || !self.is_in(&["store"]) {
             return None;
         }
         let is_module = starts_with(rest, &["sqlx", ":", ":"])
@@ -148,7 +148,7 @@ impl Source<'_> {
             return None;
         }
         let what = format!("names a database driver (`{}`)", rest[0].text);
-        self.finding(&rest[0], &what, "only crates/store/src/sql.rs does; give it a function that you call")
+        self.finding(&rest[0], &what, "only crates/store/src/sql does; give it a function that you call")
     }
 
     fn secret_comparison(&self, rest: &[Token]) -> Option<Finding> {

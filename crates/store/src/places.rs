@@ -1,0 +1,335 @@
+//! Where tenants' rows are: which place is whose, making and removing them, and those that are open.
+//!
+//! On SQLite a place is a file. On PostgreSQL it is the schema that tenants share, a schema or a database, as the
+//! tenant's row in the control database says. Whose a place is stands inside it, so one that was put where another
+//! belongs is not opened.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use atelier_domain::limits::{DATABASE_READERS_MAX, TENANT_DATABASES_OPEN_MAX, TENANT_PLACES_MAX};
+use atelier_domain::{Separation, TenantId, Timestamp};
+use tokio::sync::Mutex;
+
+use crate::error::StoreError;
+use crate::migrate;
+use crate::sql::{Database, Scope, Server, Transaction, values};
+
+/// The schema of the control tables.
+pub(crate) const CONTROL_SCHEMA: &str = "atelier";
+/// The schema of the tables that tenants share, and of the tables in a tenant's own database.
+pub(crate) const TENANTS_SCHEMA: &str = "atelier_tenants";
+
+/// The tenants' places, those that are open, the least recently used closed when there are too many.
+#[derive(Debug)]
+pub(crate) struct TenantPlaces {
+    home: Home,
+    open: Mutex<OpenPlaces>,
+}
+
+/// Where places are.
+#[derive(Debug)]
+enum Home {
+    Folder(PathBuf),
+    Server { server: Server, control: Database },
+}
+
+#[derive(Debug, Default)]
+struct OpenPlaces {
+    uses: u64,
+    by_tenant: HashMap<TenantId, OpenPlace>,
+}
+
+#[derive(Debug)]
+struct OpenPlace {
+    database: Arc<Database>,
+    /// Whether it has connections of its own, which few can have.
+    is_heavy: bool,
+    last_use: u64,
+}
+
+impl TenantPlaces {
+    /// Files in this folder.
+    pub(crate) fn in_folder(folder: PathBuf) -> Self {
+        Self { home: Home::Folder(folder), open: Mutex::default() }
+    }
+
+    /// Schemas and databases of this server.
+    pub(crate) fn on_server(server: Server, control: Database) -> Self {
+        Self { home: Home::Server { server, control }, open: Mutex::default() }
+    }
+
+    /// How tenants are kept apart unless told otherwise.
+    pub(crate) fn separation_default(&self) -> Separation {
+        match self.home {
+            Home::Folder(_) => Separation::File,
+            Home::Server { .. } => Separation::Pooled,
+        }
+    }
+
+    /// Makes the place of a new tenant, schema and all.
+    pub(crate) async fn create(
+        &self,
+        tenant: TenantId,
+        separation: Separation,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        match (&self.home, separation) {
+            (Home::Folder(folder), Separation::File) => create_file(folder, tenant, now).await,
+            (Home::Server { server, .. }, Separation::Pooled | Separation::Schema | Separation::Database) => {
+                create_on_server(server, tenant, separation, now).await
+            }
+            _ => Err(StoreError::UnsupportedSeparation { separation }),
+        }
+    }
+
+    /// The open place of a tenant; not found once the tenant is deleted.
+    pub(crate) async fn get(&self, tenant: TenantId, now: Timestamp) -> Result<Arc<Database>, StoreError> {
+        let mut open = self.open.lock().await;
+        open.uses += 1;
+        let last_use = open.uses;
+        if let Some(entry) = open.by_tenant.get_mut(&tenant) {
+            entry.last_use = last_use;
+            return Ok(Arc::clone(&entry.database));
+        }
+        let (database, is_heavy) = match &self.home {
+            Home::Folder(folder) => (open_file(folder, tenant, now).await?, true),
+            Home::Server { server, control } => {
+                let separation = separation_of_living(control, tenant).await?;
+                let database = open_on_server(server, tenant, separation, now).await?;
+                (database, separation == Separation::Database)
+            }
+        };
+        let database = Arc::new(database);
+        open.by_tenant.insert(tenant, OpenPlace { database: Arc::clone(&database), is_heavy, last_use });
+        open.close_least_recently_used().await;
+        Ok(database)
+    }
+
+    /// Closes the place of a deleted tenant and removes it with all that is in it.
+    pub(crate) async fn remove(&self, tenant: TenantId) -> Result<(), StoreError> {
+        const SQL: &str = "SELECT separation, moving_to FROM tenants WHERE id = $1";
+        let mut open = self.open.lock().await;
+        if let Some(entry) = open.by_tenant.remove(&tenant) {
+            entry.database.close().await;
+        }
+        match &self.home {
+            Home::Folder(folder) => remove_file(folder, tenant),
+            Home::Server { server, control } => {
+                let row = control.in_scope(Scope::Tenant(tenant)).fetch_optional(SQL, values![tenant]).await?;
+                let row = row.ok_or(StoreError::NotFound { what: "tenant" })?;
+                remove_on_server(server, tenant, row.parsed("separation")?).await?;
+                match row.optional_parsed("moving_to")? {
+                    Some(moving_to) => remove_on_server(server, tenant, moving_to).await,
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// Removes a place whose tenant was never made.
+    pub(crate) async fn discard(&self, tenant: TenantId, separation: Separation) -> Result<(), StoreError> {
+        match &self.home {
+            Home::Folder(folder) => remove_file(folder, tenant),
+            Home::Server { server, .. } => remove_on_server(server, tenant, separation).await,
+        }
+    }
+
+    pub(crate) async fn close_all(&self) {
+        for (_, entry) in self.open.lock().await.by_tenant.drain() {
+            entry.database.close().await;
+        }
+    }
+}
+
+impl OpenPlaces {
+    /// One that somebody works with is never closed, so there may be more open than the limit for a while.
+    async fn close_least_recently_used(&mut self) {
+        for (is_heavy, limit) in [(true, TENANT_DATABASES_OPEN_MAX), (false, TENANT_PLACES_MAX)] {
+            while self.by_tenant.values().filter(|entry| entry.is_heavy == is_heavy).count() > limit {
+                let idle = self
+                    .by_tenant
+                    .iter()
+                    .filter(|(_, entry)| entry.is_heavy == is_heavy && Arc::strong_count(&entry.database) == 1);
+                let Some(tenant) = idle.min_by_key(|(_, entry)| entry.last_use).map(|(tenant, _)| *tenant) else {
+                    break;
+                };
+                if let Some(entry) = self.by_tenant.remove(&tenant) {
+                    entry.database.close().await;
+                }
+            }
+        }
+    }
+}
+
+/// Makes what a rename or a removal in this file's folder did outlive a power cut.
+pub(crate) fn sync_folder_of(path: &Path) -> std::io::Result<()> {
+    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+}
+
+fn file_of(folder: &Path, tenant: TenantId) -> PathBuf {
+    folder.join(format!("{}.db", tenant.hex()))
+}
+
+async fn create_file(folder: &Path, tenant: TenantId, now: Timestamp) -> Result<(), StoreError> {
+    let file = file_of(folder, tenant);
+    let database = Database::open_sqlite(&file, true, DATABASE_READERS_MAX, Scope::Tenant(tenant)).await?;
+    let made = prepare_file(&database, &file, tenant, now).await;
+    database.close().await;
+    made?;
+    sync_folder_of(&file).map_err(|error| StoreError::io("make a tenant's file durable", error))
+}
+
+async fn open_file(folder: &Path, tenant: TenantId, now: Timestamp) -> Result<Database, StoreError> {
+    let file = file_of(folder, tenant);
+    let database = Database::open_sqlite(&file, false, DATABASE_READERS_MAX, Scope::Tenant(tenant)).await?;
+    match prepare_file(&database, &file, tenant, now).await {
+        Ok(()) => Ok(database),
+        Err(error) => {
+            database.close().await;
+            Err(error)
+        }
+    }
+}
+
+/// Brings a file up to date and sees that it is this tenant's. A file from before files said so becomes the tenant's
+/// whose rows are in it.
+async fn prepare_file(database: &Database, file: &Path, tenant: TenantId, now: Timestamp) -> Result<(), StoreError> {
+    const STRANGERS: &str = "SELECT tenant_id FROM audit WHERE tenant_id <> $1
+        UNION ALL SELECT tenant_id FROM sources WHERE tenant_id <> $1
+        UNION ALL SELECT tenant_id FROM runs WHERE tenant_id <> $1 LIMIT 1";
+    migrate::migrate(database, &file.display().to_string(), migrate::TENANT.sqlite, now).await?;
+    if database.fetch_optional("SELECT tenant_id FROM tenant_identity", values![]).await?.is_none()
+        && database.fetch_optional(STRANGERS, values![tenant]).await?.is_none()
+    {
+        let mut transaction = database.begin().await?;
+        identify(&mut transaction, tenant, now).await?;
+        transaction.commit().await?;
+    }
+    check_identity(database, tenant).await
+}
+
+fn remove_file(folder: &Path, tenant: TenantId) -> Result<(), StoreError> {
+    let file = file_of(folder, tenant);
+    for suffix in ["", "-wal", "-shm"] {
+        let mut path = file.clone().into_os_string();
+        path.push(suffix);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(StoreError::io("remove a tenant's file", error));
+            }
+            _ => {}
+        }
+    }
+    sync_folder_of(&file).map_err(|error| StoreError::io("make a removal durable", error))
+}
+
+async fn separation_of_living(control: &Database, tenant: TenantId) -> Result<Separation, StoreError> {
+    const SQL: &str = "SELECT separation FROM tenants WHERE id = $1 AND deleted_at IS NULL";
+    let row = control.in_scope(Scope::Tenant(tenant)).fetch_optional(SQL, values![tenant]).await?;
+    row.ok_or(StoreError::NotFound { what: "tenant" })?.parsed("separation")
+}
+
+fn own_schema(tenant: TenantId) -> String {
+    format!("tenant_{}", tenant.hex())
+}
+
+fn own_database(tenant: TenantId) -> String {
+    format!("atelier_{}", tenant.hex())
+}
+
+/// A tenant's place on the server, as it is called; nothing is looked at.
+fn place_on_server(server: &Server, tenant: TenantId, separation: Separation) -> Database {
+    let scope = Scope::Tenant(tenant);
+    match separation {
+        Separation::Database => server.in_database(&own_database(tenant)).own_schema(TENANTS_SCHEMA, scope),
+        Separation::Schema => server.schema(&own_schema(tenant), scope),
+        Separation::Pooled | Separation::File => server.schema(TENANTS_SCHEMA, scope),
+    }
+}
+
+async fn create_on_server(
+    server: &Server,
+    tenant: TenantId,
+    separation: Separation,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    if separation == Separation::Database {
+        server.create_database(&own_database(tenant)).await?;
+    }
+    migrate_on_server(server, tenant, separation, now).await?;
+    let place = place_on_server(server, tenant, separation);
+    let made = async {
+        let mut transaction = place.begin().await?;
+        identify(&mut transaction, tenant, now).await?;
+        transaction.commit().await
+    };
+    let made = made.await;
+    place.close().await;
+    made
+}
+
+async fn open_on_server(
+    server: &Server,
+    tenant: TenantId,
+    separation: Separation,
+    now: Timestamp,
+) -> Result<Database, StoreError> {
+    migrate_on_server(server, tenant, separation, now).await?;
+    let place = place_on_server(server, tenant, separation);
+    match check_identity(&place, tenant).await {
+        Ok(()) => Ok(place),
+        Err(error) => {
+            place.close().await;
+            Err(error)
+        }
+    }
+}
+
+/// What tenants share was brought up to date when the store was opened.
+async fn migrate_on_server(
+    server: &Server,
+    tenant: TenantId,
+    separation: Separation,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let steps = migrate::TENANT.postgres;
+    match separation {
+        Separation::Schema => migrate::migrate_schema(server, &own_schema(tenant), steps, now).await,
+        Separation::Database => {
+            let server = server.in_database(&own_database(tenant));
+            let migrated = migrate::migrate_schema(&server, TENANTS_SCHEMA, steps, now).await;
+            server.close().await;
+            migrated
+        }
+        Separation::Pooled | Separation::File => Ok(()),
+    }
+}
+
+async fn remove_on_server(server: &Server, tenant: TenantId, separation: Separation) -> Result<(), StoreError> {
+    match separation {
+        Separation::Schema => migrate::drop_schema(server, &own_schema(tenant)).await,
+        Separation::Database => server.drop_database(&own_database(tenant)).await,
+        Separation::Pooled | Separation::File => {
+            let mut transaction = place_on_server(server, tenant, separation).begin().await?;
+            transaction.fetch_one("SELECT erase_rows() AS removed", values![]).await?;
+            transaction.commit().await
+        }
+    }
+}
+
+/// Writes into a place whose it is.
+async fn identify(transaction: &mut Transaction, tenant: TenantId, now: Timestamp) -> Result<(), StoreError> {
+    const SQL: &str = "INSERT INTO tenant_identity (tenant_id, created_at) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+    transaction.execute(SQL, values![tenant, now]).await.map(|_| ())
+}
+
+async fn check_identity(place: &Database, tenant: TenantId) -> Result<(), StoreError> {
+    const SQL: &str = "SELECT tenant_id FROM tenant_identity WHERE tenant_id = $1";
+    match place.fetch_optional(SQL, values![tenant]).await? {
+        Some(_) => Ok(()),
+        None => Err(StoreError::WrongPlace { tenant }),
+    }
+}

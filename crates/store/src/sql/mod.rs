@@ -1,0 +1,170 @@
+//! The only folder that names the database drivers: connections, transactions, values and rows.
+//!
+//! A [`Database`] is a place for rows together with the [`Scope`] in which it is looked at, and is opened with one:
+//! no statement runs outside of a transaction that knows whose it is. Statements are constants in the common subset of
+//! SQLite and PostgreSQL with `$1` parameters.
+//!
+//! Both databases give the same promise: writing transactions in one scope take turns. SQLite has one writer for each
+//! file; on PostgreSQL [`Database::begin`] takes a lock that ends with the transaction. So what was read in a writing
+//! transaction still holds when it writes.
+
+mod postgres;
+mod row;
+mod sqlite;
+mod value;
+
+use std::path::Path;
+
+use atelier_domain::TenantId;
+
+use crate::error::StoreError;
+pub(crate) use postgres::{Hold, Server};
+pub(crate) use row::Row;
+pub(crate) use value::{Value, values};
+
+/// Whose rows a transaction may see. On PostgreSQL row level security holds every statement to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// The installation's own: tables of the control database, all rows.
+    Control,
+    /// One tenant's.
+    Tenant(TenantId),
+}
+
+/// A place for rows, and in which scope they are looked at.
+#[derive(Debug, Clone)]
+pub(crate) struct Database {
+    place: Place,
+    scope: Scope,
+}
+
+#[derive(Debug, Clone)]
+enum Place {
+    Sqlite(sqlite::Pools),
+    Postgres(postgres::Place),
+}
+
+impl Database {
+    /// Opens a SQLite file; it is made when `create` says so and must be there otherwise.
+    pub(crate) async fn open_sqlite(
+        file: &Path,
+        create: bool,
+        readers_max: u32,
+        scope: Scope,
+    ) -> Result<Self, StoreError> {
+        let pools = sqlite::Pools::open(file, create, readers_max).await?;
+        Ok(Self { place: Place::Sqlite(pools), scope })
+    }
+
+    /// The same place in another scope.
+    pub(crate) fn in_scope(&self, scope: Scope) -> Self {
+        Self { place: self.place.clone(), scope }
+    }
+
+    /// Begins a writing transaction; dropped without `commit`, it never happened. It waits for its turn at once: one
+    /// that read first and then wrote would find that another wrote in between.
+    pub(crate) async fn begin(&self) -> Result<Transaction, StoreError> {
+        match &self.place {
+            Place::Sqlite(pools) => pools.begin().await.map(Transaction::Sqlite),
+            Place::Postgres(place) => {
+                place.begin(self.scope, postgres::Manner::WriteInTurn).await.map(Transaction::Postgres)
+            }
+        }
+    }
+
+    /// Begins a writing transaction that waits for no turn where the database can do without: for statements that are
+    /// right whatever others write meanwhile.
+    pub(crate) async fn begin_beside_others(&self) -> Result<Transaction, StoreError> {
+        match &self.place {
+            Place::Sqlite(pools) => pools.begin().await.map(Transaction::Sqlite),
+            Place::Postgres(place) => {
+                place.begin(self.scope, postgres::Manner::WriteBesideOthers).await.map(Transaction::Postgres)
+            }
+        }
+    }
+
+    pub(crate) async fn fetch_all(&self, sql: &'static str, values: Vec<Value>) -> Result<Vec<Row>, StoreError> {
+        match &self.place {
+            Place::Sqlite(pools) => pools.fetch_all(sql, values).await,
+            Place::Postgres(place) => {
+                place.begin(self.scope, postgres::Manner::Read).await?.fetch_all(sql, values).await
+            }
+        }
+    }
+
+    pub(crate) async fn fetch_optional(
+        &self,
+        sql: &'static str,
+        values: Vec<Value>,
+    ) -> Result<Option<Row>, StoreError> {
+        match &self.place {
+            Place::Sqlite(pools) => pools.fetch_optional(sql, values).await,
+            Place::Postgres(place) => {
+                place.begin(self.scope, postgres::Manner::Read).await?.fetch_optional(sql, values).await
+            }
+        }
+    }
+
+    /// Waits for what is in flight and closes every connection that is this place's alone.
+    pub(crate) async fn close(&self) {
+        match &self.place {
+            Place::Sqlite(pools) => pools.close().await,
+            Place::Postgres(place) => place.close().await,
+        }
+    }
+}
+
+/// A writing transaction.
+#[derive(Debug)]
+pub(crate) enum Transaction {
+    Sqlite(sqlite::Transaction),
+    Postgres(postgres::Transaction),
+}
+
+impl Transaction {
+    /// Runs a statement; gives how many rows it touched.
+    pub(crate) async fn execute(&mut self, sql: &'static str, values: Vec<Value>) -> Result<u64, StoreError> {
+        match self {
+            Self::Sqlite(transaction) => transaction.execute(sql, values).await,
+            Self::Postgres(transaction) => transaction.execute(sql, values).await,
+        }
+    }
+
+    /// Runs a migration: several statements, no values.
+    pub(crate) async fn execute_script(&mut self, script: &'static str) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(transaction) => transaction.execute_script(script).await,
+            Self::Postgres(transaction) => transaction.execute_script(script).await,
+        }
+    }
+
+    pub(crate) async fn fetch_all(&mut self, sql: &'static str, values: Vec<Value>) -> Result<Vec<Row>, StoreError> {
+        match self {
+            Self::Sqlite(transaction) => transaction.fetch_all(sql, values).await,
+            Self::Postgres(transaction) => transaction.fetch_all(sql, values).await,
+        }
+    }
+
+    pub(crate) async fn fetch_optional(
+        &mut self,
+        sql: &'static str,
+        values: Vec<Value>,
+    ) -> Result<Option<Row>, StoreError> {
+        match self {
+            Self::Sqlite(transaction) => transaction.fetch_optional(sql, values).await,
+            Self::Postgres(transaction) => transaction.fetch_optional(sql, values).await,
+        }
+    }
+
+    /// The first row of a statement that always gives one.
+    pub(crate) async fn fetch_one(&mut self, sql: &'static str, values: Vec<Value>) -> Result<Row, StoreError> {
+        self.fetch_optional(sql, values).await?.ok_or_else(|| StoreError::corrupt(format!("no row from: {sql}")))
+    }
+
+    pub(crate) async fn commit(self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(transaction) => transaction.commit().await,
+            Self::Postgres(transaction) => transaction.commit().await,
+        }
+    }
+}
