@@ -319,6 +319,8 @@ fn a_second_start_keeps_the_keys_and_says_no_secret_again() {
     assert_eq!(world.operator().get("/v1/tenants").status, 200);
     let checks = world.cli(&["doctor"]).object();
     assert_eq!(checks["ok"], true, "{checks:#}");
+    let mut walls = checks["checks"].as_array().unwrap().iter().filter(|check| check["check"] == "walls");
+    assert_eq!(walls.next().unwrap()["says"], "tenants are held apart as the schema says");
 }
 
 #[test]

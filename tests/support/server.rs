@@ -293,7 +293,9 @@ impl World {
 
     /// Runs a command of ours against this server, found by its data folder.
     pub fn cli(&self, arguments: &[&str]) -> Command {
-        Command::of(atelier().arg("--data").arg(self.data()).arg("--json").args(arguments))
+        let database = self.variables.iter().filter(|(name, _)| name.starts_with("ATELIER_DATABASE"));
+        let database = database.map(|(name, value)| (name.as_str(), value.as_str()));
+        Command::of(atelier().envs(database).arg("--data").arg(self.data()).arg("--json").args(arguments))
     }
 
     /// Learns from an archive and waits for the run's end; the run.

@@ -44,7 +44,7 @@ pub use learn::{LearnOptions, RunKind, StartRun, run_kind};
 pub use models::ModelInfo;
 pub use pipeline::evaluate::held_out_losses;
 pub use pipeline::{RunResult, pack_folder};
-pub use platform::{BaseInfo, Opened, Platform, PlatformOptions, PlatformStats, inspect_base};
+pub use platform::{BaseInfo, Opened, Platform, PlatformOptions, PlatformStats, inspect_base, inspect_walls};
 pub use stream::{CompletionEvent, CompletionStream, TokenLogprobText, Usage};
 pub use tenants::CreatedTenant;
 pub use versions::{ListedVersion, VersionList};

@@ -61,6 +61,15 @@ impl PlatformOptions {
     }
 }
 
+/// Whether the walls between tenants stand: what is wrong with them, a line each. None where there is no database yet.
+///
+/// # Errors
+/// When the database cannot be asked.
+pub async fn inspect_walls(data: &Path, database: &DatabaseOptions) -> Result<Option<Vec<String>>, PlatformError> {
+    let findings = atelier_store::inspect(data, database).await?;
+    Ok(findings.map(|findings| findings.iter().map(ToString::to_string).collect()))
+}
+
 /// An open platform.
 #[derive(Debug)]
 pub struct Opened {

@@ -321,4 +321,8 @@ pub struct DoctorArgs {
     /// Folder of the base model to check; the one that ships with Atelier when absent.
     #[arg(long, env = "ATELIER_BASE", value_name = "PATH")]
     pub base: Option<PathBuf>,
+
+    /// Where rows are.
+    #[command(flatten)]
+    pub database: DatabaseArgs,
 }

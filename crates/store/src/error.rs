@@ -7,6 +7,8 @@ use std::sync::Arc;
 use atelier_access::Denied;
 use atelier_domain::{Separation, TenantId};
 
+use crate::walls::WallFinding;
+
 /// Why the store did not do something. Cloneable, because one failed commit is the answer to many.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
@@ -92,6 +94,12 @@ pub enum StoreError {
     /// Only the database's owner can do it, and the server does not know the owner.
     #[error("only the database's owner can do this: start with --database-owner")]
     OwnerNeeded,
+    /// What holds tenants apart is not as it was built, so nothing is served.
+    #[error("the walls between tenants have drifted, nothing is served: {}", listed(findings))]
+    WallsDown {
+        /// What was found.
+        findings: Vec<WallFinding>,
+    },
     /// What must be there once is there already.
     #[error("it is already there: {statement}")]
     AlreadyThere {
@@ -165,6 +173,10 @@ impl StoreError {
     pub(crate) fn blob(source: object_store::Error) -> Self {
         if is_storage_full(&source) { Self::DiskFull } else { Self::Blob { source: Arc::new(source) } }
     }
+}
+
+fn listed(findings: &[WallFinding]) -> String {
+    findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 fn of_process(pid: Option<u32>) -> String {

@@ -6,7 +6,7 @@
 //! Layout, in reading order: `open` takes the folder and the database, `places` says where a tenant's rows are; [`tenants`] and [`keys`] say who there is; [`models`] says what
 //! may serve a request, [`usage`] what it used (written by `ledger`); [`sources`], [`runs`], [`jobs`] and [`versions`]
 //! are the learning line; [`blobs`] and [`audit`] stand beside. `sql` alone names the database drivers, `migrate` holds
-//! the schema.
+//! the schema, and `walls` sees that it still stands.
 //!
 //! Invariants: a row is found only through its tenant; a job's result is published in the transaction that finishes the
 //! job, by the holder of its lease only; the ledger is append-only and a reservation is on disk before it is returned;
@@ -15,6 +15,7 @@
 pub mod audit;
 pub mod blobs;
 mod error;
+mod inspect;
 pub mod jobs;
 pub mod keys;
 mod ledger;
@@ -28,10 +29,12 @@ mod sql;
 pub mod tenants;
 pub mod usage;
 pub mod versions;
+mod walls;
 
 pub use audit::AuditRecord;
 pub use blobs::AdapterBlob;
 pub use error::StoreError;
+pub use inspect::inspect;
 pub use jobs::{ClaimedJob, Heartbeat, Lease, RunEnd, RunFailure};
 pub use keys::KeySummary;
 pub use models::{ModelRecord, Serving};
@@ -43,6 +46,7 @@ pub use usage::{
     BucketWidth, Correction, NewReservation, Outcome, Reservation, UsageBucket, UsagePage, UsageQuery, UsageResult,
 };
 pub use versions::{Aliases, NewVersion, VersionRecord};
+pub use walls::WallFinding;
 
 /// A set of names that are stored as text.
 macro_rules! text_enum {

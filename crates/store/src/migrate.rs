@@ -16,7 +16,7 @@ use crate::sql::{Database, Server, Transaction, values};
 pub(crate) struct Migration {
     version: i64,
     name: &'static str,
-    script: &'static str,
+    pub(crate) script: &'static str,
 }
 
 /// A schema, for both databases.

@@ -18,11 +18,12 @@ use crate::ledger::Ledger;
 use crate::migrate;
 use crate::places::{CONTROL_SCHEMA, TENANTS_SCHEMA, TenantPlaces, sync_folder_of};
 use crate::sql::{Database, Hold, Scope, Server, values};
+use crate::walls;
 
-const CONTROL_FILE: &str = "control.db";
+pub(crate) const CONTROL_FILE: &str = "control.db";
 const LOCK_FILE: &str = "lock";
 const PEPPER_FILE: &str = "pepper";
-const TENANTS_FOLDER: &str = "tenants";
+pub(crate) const TENANTS_FOLDER: &str = "tenants";
 const BLOBS_FOLDER: &str = "blobs";
 /// Only the server's own user may look into the data folder.
 const FOLDER_MODE: u32 = 0o700;
@@ -107,7 +108,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::FolderLocked`], [`StoreError::NewerSchema`], [`StoreError::OlderSchema`], [`StoreError::DiskFull`],
-    /// [`StoreError::Unreachable`] and what the system refuses.
+    /// [`StoreError::WallsDown`], [`StoreError::Unreachable`] and what the system refuses.
     pub async fn open(options: OpenOptions) -> Result<Self, StoreError> {
         let OpenOptions { folder, database, clock } = options;
         make_folders(&folder)?;
@@ -173,6 +174,18 @@ impl Store {
         self.inner.control.fetch_optional("SELECT 1 AS one", values![]).await.map(|_| ())
     }
 
+    /// How many connections to the database lie idle, and how many of those are not as they were when they were new:
+    /// inside a transaction, or with a tenant set. More than none of the latter is a wall that is down.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn idle_connections(&self) -> Result<(usize, usize), StoreError> {
+        match &self.inner.server {
+            Some(ServerSide { server, .. }) => server.idle_connections().await,
+            None => Ok((0, 0)),
+        }
+    }
+
     /// Commits what the ledger still holds and closes every file. Calls after this fail with
     /// [`StoreError::ShuttingDown`].
     pub async fn close(&self) {
@@ -230,7 +243,9 @@ fn make_folders(folder: &Path) -> Result<(), StoreError> {
 async fn open_files(folder: &Path, now: Timestamp) -> Result<Opened, StoreError> {
     let file = folder.join(CONTROL_FILE);
     let control = Database::open_sqlite(&file, true, CONTROL_READERS_MAX, Scope::Control).await?;
-    migrate::migrate(&control, &file.display().to_string(), migrate::CONTROL.sqlite, now).await?;
+    let place = file.display().to_string();
+    migrate::migrate(&control, &place, migrate::CONTROL.sqlite, now).await?;
+    walls::must_stand(walls::check_file(&control, &place, migrate::CONTROL.sqlite).await?)?;
     let tenants = TenantPlaces::in_folder(folder.join(TENANTS_FOLDER));
     Ok(Opened { ledger: control.clone(), control, tenants, server: None })
 }
@@ -241,6 +256,10 @@ async fn open_postgres(urls: &DatabaseUrls, now: Timestamp) -> Result<Opened, St
     migrate::migrate_schema(&server, CONTROL_SCHEMA, migrate::CONTROL.postgres, now).await?;
     migrate::migrate_schema(&server, TENANTS_SCHEMA, migrate::TENANT.postgres, now).await?;
     let control = server.schema(CONTROL_SCHEMA, Scope::Control);
+    let tenants = server.schema(TENANTS_SCHEMA, Scope::Control);
+    let mut findings = walls::check_schema(&control, CONTROL_SCHEMA, migrate::CONTROL.postgres).await?;
+    findings.extend(walls::check_schema(&tenants, TENANTS_SCHEMA, migrate::TENANT.postgres).await?);
+    walls::must_stand(findings)?;
     // The ledger's writer waits for no reader.
     let ledger = server.schema_apart(CONTROL_SCHEMA, Scope::Control);
     let tenants = TenantPlaces::on_server(server.clone(), control.clone());

@@ -16,6 +16,7 @@ use tokio::sync::Mutex;
 use crate::error::StoreError;
 use crate::migrate;
 use crate::sql::{Database, Scope, Server, Transaction, values};
+use crate::walls::{self, WallFinding};
 
 /// The schema of the control tables.
 pub(crate) const CONTROL_SCHEMA: &str = "atelier";
@@ -208,7 +209,59 @@ async fn prepare_file(database: &Database, file: &Path, tenant: TenantId, now: T
         identify(&mut transaction, tenant, now).await?;
         transaction.commit().await?;
     }
-    check_identity(database, tenant).await
+    check_identity(database, tenant).await?;
+    walls::must_stand(walls::check_file(database, &file.display().to_string(), migrate::TENANT.sqlite).await?)
+}
+
+/// Looks at a tenant's file without changing it.
+pub(crate) async fn inspect_file(folder: &Path, tenant: TenantId) -> Result<Vec<WallFinding>, StoreError> {
+    let (file, scope) = (file_of(folder, tenant), Scope::Tenant(tenant));
+    let database = Database::open_sqlite(&file, false, 1, scope).await?;
+    let findings = inspect_place(&database, &file.display().to_string(), tenant, Separation::File).await;
+    database.close().await;
+    findings
+}
+
+/// Looks at a tenant's place on a server without changing it.
+pub(crate) async fn inspect_on_server(
+    server: &Server,
+    tenant: TenantId,
+    separation: Separation,
+) -> Result<Vec<WallFinding>, StoreError> {
+    let database = place_on_server(server, tenant, separation);
+    let findings = inspect_place(&database, &called(tenant, separation), tenant, separation).await;
+    database.close().await;
+    findings
+}
+
+async fn inspect_place(
+    database: &Database,
+    place: &str,
+    tenant: TenantId,
+    separation: Separation,
+) -> Result<Vec<WallFinding>, StoreError> {
+    let mut findings = match separation {
+        Separation::File => walls::check_file(database, place, migrate::TENANT.sqlite).await?,
+        // The tables that tenants share are looked at once.
+        Separation::Pooled => Vec::new(),
+        Separation::Schema | Separation::Database => {
+            walls::check_schema(database, place, migrate::TENANT.postgres).await?
+        }
+    };
+    if let Err(StoreError::WrongPlace { .. }) = check_identity(database, tenant).await {
+        let what = format!("is not the place of {tenant}, which it is in");
+        findings.push(WallFinding { place: place.to_owned(), what });
+    }
+    Ok(findings)
+}
+
+/// What people call a tenant's place on a server.
+fn called(tenant: TenantId, separation: Separation) -> String {
+    match separation {
+        Separation::Schema => format!("schema {}", own_schema(tenant)),
+        Separation::Database => format!("database {}", own_database(tenant)),
+        Separation::Pooled | Separation::File => format!("the rows of {tenant}"),
+    }
 }
 
 fn remove_file(folder: &Path, tenant: TenantId) -> Result<(), StoreError> {
@@ -279,7 +332,11 @@ async fn open_on_server(
 ) -> Result<Database, StoreError> {
     migrate_on_server(server, tenant, separation, now).await?;
     let place = place_on_server(server, tenant, separation);
-    match check_identity(&place, tenant).await {
+    let stands = async {
+        check_identity(&place, tenant).await?;
+        walls::must_stand(inspect_place(&place, &called(tenant, separation), tenant, separation).await?)
+    };
+    match stands.await {
         Ok(()) => Ok(place),
         Err(error) => {
             place.close().await;

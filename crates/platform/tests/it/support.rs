@@ -55,7 +55,7 @@ fn database_of(folder: &Path) -> DatabaseOptions {
     let file = folder.join("postgres-database");
     // Removed with the server, after the run.
     let database = std::mem::ManuallyDrop::new(match std::fs::read_to_string(&file) {
-        Ok(name) => TestDatabase { name },
+        Ok(name) => TestDatabase::named(name),
         Err(_) => TestDatabase::create(),
     });
     std::fs::write(&file, &database.name).unwrap();

@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use atelier_platform::{Tier, inspect_base};
+use atelier_platform::{Tier, inspect_base, inspect_walls};
 use serde_json::{Value, json};
 
-use crate::cli::DoctorArgs;
+use crate::cli::{DatabaseArgs, DoctorArgs};
 use crate::client::{Client, OPERATOR_KEY_FILE, URL_FILE};
 use crate::output::Output;
-use crate::serve::find_base;
+use crate::serve::{database_options, find_base};
 
 /// Free disk space under which a server is soon in trouble, bytes.
 const DISK_FREE_BYTES_MIN: u64 = 1 << 30;
@@ -24,6 +24,7 @@ struct Check {
 pub async fn run(data: &Path, args: DoctorArgs, output: Output) -> Result<()> {
     let mut checks = vec![kernels(), base(args.base.as_deref())];
     checks.extend(folder(data));
+    checks.extend(walls(data, &args.database).await);
     checks.push(server(data).await);
     let good = checks.iter().all(|check| check.good);
     let list: Vec<Value> =
@@ -82,6 +83,20 @@ fn folder(data: &Path) -> Vec<Check> {
         },
     };
     vec![disk(data), key_check]
+}
+
+/// The same check that keeps a server from starting, a line for each finding.
+async fn walls(data: &Path, database: &DatabaseArgs) -> Vec<Check> {
+    let what = "walls";
+    let check = |good, says| vec![Check { what, good, says }];
+    match inspect_walls(data, &database_options(database)).await {
+        Ok(None) => check(true, "there is no database yet".to_owned()),
+        Ok(Some(findings)) if findings.is_empty() => {
+            check(true, "tenants are held apart as the schema says".to_owned())
+        }
+        Ok(Some(findings)) => findings.into_iter().map(|says| Check { what, good: false, says }).collect(),
+        Err(error) => check(false, format!("cannot look: {:#}", anyhow::Error::from(error))),
+    }
 }
 
 fn disk(data: &Path) -> Check {

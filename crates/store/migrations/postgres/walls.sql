@@ -62,6 +62,7 @@ $wall$;
 CREATE OR REPLACE FUNCTION pg_temp.make_schema(wanted text) RETURNS void LANGUAGE plpgsql AS $wall$
 BEGIN
     EXECUTE format('CREATE SCHEMA IF NOT EXISTS %I', wanted);
+    EXECUTE format('REVOKE ALL ON SCHEMA %I FROM PUBLIC', wanted);
     EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', wanted, current_setting('atelier.app_role'));
 END
 $wall$;

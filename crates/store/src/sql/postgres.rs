@@ -131,6 +131,22 @@ impl Server {
         self.application.get_username()
     }
 
+    /// How many connections lie idle, and how many of them are not clean.
+    pub(crate) async fn idle_connections(&self) -> Result<(usize, usize), StoreError> {
+        // All at once, so that none is looked at twice.
+        let mut held = Vec::new();
+        while let Some(connection) = self.pool.try_acquire() {
+            held.push(connection);
+        }
+        let mut unclean = 0;
+        for connection in &mut held {
+            let clean = sqlx::raw_sql(IS_CLEAN).fetch_one(&mut **connection).await;
+            let clean = clean.and_then(|row| sqlx::Row::try_get::<bool, _>(&row, 0));
+            unclean += usize::from(!clean.is_ok_and(|clean| clean));
+        }
+        Ok((held.len(), unclean))
+    }
+
     /// Says that a server is at work, until it is dropped; and whether it is the only one.
     pub(crate) async fn hold(&self) -> Result<Hold, StoreError> {
         let mut connection = self.application.connect().await.map_err(|error| failed("connect", error))?;
@@ -389,5 +405,90 @@ fn failed(statement: &'static str, error: sqlx::Error) -> StoreError {
         Some("40001" | "40P01" | "55P03" | "53300") => StoreError::Busy,
         _ if lost => StoreError::Unreachable { source },
         _ => StoreError::Database { statement, source },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The maintenance database of the tests' server, where the application owns and sees nothing.
+    fn options() -> PgConnectOptions {
+        let socket = std::env::var("ATELIER_TEST_POSTGRES").expect("cargo nextest starts the server");
+        options_of(&format!("postgres:///postgres?host={socket}&user=atelier_app")).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_comes_back_inside_a_transaction_is_closed() {
+        let pool = pool_of(&options(), 1);
+        let process = "SELECT pg_backend_pid()";
+        for (dirt, is_kept) in [
+            ("SELECT 1", true),
+            ("BEGIN", false),
+            ("BEGIN; SELECT set_config('app.tenant', 'x', true)", false),
+            ("SELECT set_config('app.scope', 'control', false)", false),
+        ] {
+            let mut connection = pool.acquire().await.unwrap();
+            let before: i32 = sqlx::query_scalar(process).fetch_one(&mut *connection).await.unwrap();
+            sqlx::raw_sql(dirt).execute(&mut *connection).await.unwrap();
+            drop(connection);
+            let mut connection = pool.acquire().await.unwrap();
+            let after: i32 = sqlx::query_scalar(process).fetch_one(&mut *connection).await.unwrap();
+            assert_eq!(before == after, is_kept, "{dirt}");
+            assert!(is_clean(&mut connection).await.unwrap(), "{dirt}");
+        }
+        // One in a failed transaction answers nothing, and is closed for that.
+        let mut connection = pool.acquire().await.unwrap();
+        assert!(sqlx::raw_sql("BEGIN; SELECT 1 / 0").execute(&mut *connection).await.is_err());
+        assert!(is_clean(&mut connection).await.is_err());
+        drop(connection);
+        assert!(is_clean(&mut pool.acquire().await.unwrap()).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn errors_have_names() {
+        let place = Place::new(pool_of(&options(), 2), "public", true);
+        let mut transaction = place.begin(Scope::Control, Manner::WriteInTurn).await.unwrap();
+        let raised = |code: &'static str| format!("DO $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '{code}'; END $$");
+        for (code, expected) in [
+            ("53100", "DiskFull"),
+            ("23505", "AlreadyThere"),
+            ("40001", "Busy"),
+            ("40P01", "Busy"),
+            ("57P01", "Unreachable"),
+        ] {
+            let statement: &'static str = raised(code).leak();
+            let error = transaction.execute(statement, vec![]).await.unwrap_err();
+            assert!(format!("{error:?}").starts_with(expected), "{code}: {error:?}");
+            transaction = place.begin(Scope::Control, Manner::WriteBesideOthers).await.unwrap();
+        }
+        let error = transaction.execute("SELECT $1", vec![Value::from("a\0b")]).await.unwrap_err();
+        assert!(matches!(error, StoreError::NulInText), "{error:?}");
+        drop(transaction);
+        let urls = DatabaseUrls { application: "postgres:///x?host=/nowhere&user=x".to_owned(), owner: None };
+        assert!(matches!(Server::connect(&urls).await, Err(StoreError::Unreachable { .. } | StoreError::Busy)));
+    }
+
+    #[tokio::test]
+    async fn a_database_that_restarts_costs_no_request() {
+        let place = Place::new(pool_of(&options(), 4), "public", true);
+        let (mut held, mut processes) = (Vec::new(), Vec::new());
+        for _ in 0..4 {
+            let mut transaction = place.begin(Scope::Control, Manner::Read).await.unwrap();
+            let process = "SELECT CAST(pg_backend_pid() AS TEXT) AS process";
+            let row = transaction.fetch_optional(process, vec![]).await.unwrap().unwrap();
+            processes.push(row.text("process").unwrap());
+            held.push(transaction);
+        }
+        drop(held);
+        let socket = std::env::var("ATELIER_TEST_POSTGRES").unwrap();
+        let programs = std::env::var("ATELIER_TEST_POSTGRES_PROGRAMS").unwrap();
+        let kill = format!("SELECT pg_terminate_backend(pid) FROM unnest(ARRAY[{}]) AS pid", processes.join(", "));
+        let killed = std::process::Command::new(format!("{programs}/psql"))
+            .args(["-qXAt", "-h", &socket, "-U", "postgres", "-c", &kill])
+            .output()
+            .unwrap();
+        assert!(killed.status.success(), "{killed:?}");
+        place.begin(Scope::Control, Manner::Read).await.unwrap();
     }
 }

@@ -3,6 +3,8 @@
 mod world;
 
 mod attacks;
+mod cancellation;
+mod drift;
 mod folder;
 mod isolation;
 mod jobs;

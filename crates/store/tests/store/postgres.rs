@@ -10,18 +10,25 @@ static MADE: AtomicU32 = AtomicU32::new(0);
 #[derive(Debug)]
 pub struct TestDatabase {
     pub name: String,
+    /// The role that owns nothing.
+    pub application_role: String,
 }
 
 impl TestDatabase {
     pub fn create() -> Self {
         let name = format!("t_{}_{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
         program("createdb", &["-O", "atelier_owner", &name]);
-        Self { name }
+        Self::named(name)
+    }
+
+    /// One that is there already.
+    pub fn named(name: String) -> Self {
+        Self { name, application_role: "atelier_app".to_owned() }
     }
 
     /// Where the application finds it.
     pub fn application_url(&self) -> String {
-        self.url_of("atelier_app")
+        self.url_of(&self.application_role)
     }
 
     /// Where its owner finds it.

@@ -30,6 +30,14 @@ impl Backend {
         Self::Postgres(Arc::new(TestDatabase::create()))
     }
 
+    /// With a role for the application that no other test has.
+    pub fn postgres_with_own_role() -> Self {
+        let mut database = TestDatabase::create();
+        database.application_role = format!("app_{}", database.name);
+        database.sql(&format!("CREATE ROLE {} LOGIN", database.application_role));
+        Self::Postgres(Arc::new(database))
+    }
+
     /// The database beneath, for tests of what only PostgreSQL has.
     pub fn test_database(&self) -> &TestDatabase {
         match self {

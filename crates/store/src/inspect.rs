@@ -1,0 +1,61 @@
+//! The self-check from outside: what `atelier doctor` asks, beside a server that runs or without one.
+
+use std::path::Path;
+
+use atelier_domain::{Separation, TenantId};
+
+use crate::error::StoreError;
+use crate::migrate;
+use crate::open::{CONTROL_FILE, DatabaseOptions, TENANTS_FOLDER};
+use crate::places::{self, CONTROL_SCHEMA, TENANTS_SCHEMA};
+use crate::sql::{Database, Scope, Server, values};
+use crate::walls::{self, WallFinding};
+
+/// Looks whether the walls between tenants stand, and changes nothing. None where there is no database yet.
+///
+/// # Errors
+/// What the database says when it is asked.
+pub async fn inspect(folder: &Path, database: &DatabaseOptions) -> Result<Option<Vec<WallFinding>>, StoreError> {
+    match database {
+        DatabaseOptions::Files => inspect_files(folder).await,
+        DatabaseOptions::Postgres(urls) => {
+            let server = Server::connect(urls).await?;
+            let findings = inspect_server(&server).await;
+            server.close().await;
+            findings.map(Some)
+        }
+    }
+}
+
+async fn inspect_files(folder: &Path) -> Result<Option<Vec<WallFinding>>, StoreError> {
+    let file = folder.join(CONTROL_FILE);
+    if !file.exists() {
+        return Ok(None);
+    }
+    let control = Database::open_sqlite(&file, false, 1, Scope::Control).await?;
+    let mut findings = walls::check_file(&control, &file.display().to_string(), migrate::CONTROL.sqlite).await?;
+    for (tenant, _) in living(&control).await? {
+        findings.extend(places::inspect_file(&folder.join(TENANTS_FOLDER), tenant).await?);
+    }
+    control.close().await;
+    Ok(Some(findings))
+}
+
+async fn inspect_server(server: &Server) -> Result<Vec<WallFinding>, StoreError> {
+    let control = server.schema(CONTROL_SCHEMA, Scope::Control);
+    let tenants = server.schema(TENANTS_SCHEMA, Scope::Control);
+    let mut findings = walls::check_schema(&control, CONTROL_SCHEMA, migrate::CONTROL.postgres).await?;
+    findings.extend(walls::check_schema(&tenants, TENANTS_SCHEMA, migrate::TENANT.postgres).await?);
+    if findings.is_empty() {
+        for (tenant, separation) in living(&control).await? {
+            findings.extend(places::inspect_on_server(server, tenant, separation).await?);
+        }
+    }
+    Ok(findings)
+}
+
+async fn living(control: &Database) -> Result<Vec<(TenantId, Separation)>, StoreError> {
+    const SQL: &str = "SELECT id, separation FROM tenants WHERE deleted_at IS NULL ORDER BY id";
+    let rows = control.fetch_all(SQL, values![]).await?;
+    rows.iter().map(|row| Ok((row.parsed("id")?, row.parsed("separation")?))).collect()
+}
