@@ -52,6 +52,9 @@ pub struct LearnSettings {
     /// Instead of the recipe's
     #[arg(long)]
     pub dropout: Option<f32>,
+    /// Instead of the recipe's
+    #[arg(long)]
+    pub patience: Option<usize>,
 }
 
 impl LearnSettings {
@@ -66,6 +69,7 @@ impl LearnSettings {
             sequences_per_step: self.sequences_per_step.unwrap_or(recipe.sequences_per_step),
             fim_share: self.fim_share.unwrap_or(recipe.fim_share),
             dropout: self.dropout.unwrap_or(recipe.dropout),
+            patience: self.patience.unwrap_or(recipe.patience),
             seed: self.seed,
             // A package takes minutes: what is interrupted starts anew.
             checkpoint_steps: 0,

@@ -1,7 +1,9 @@
 //! Persistent worker threads for loops of a few microseconds.
 //!
 //! One loop runs at a time. Its caller takes part, so a loop finishes even if no worker wakes up; a second
-//! caller, or a task that starts a loop of its own, runs that loop inline.
+//! caller, or a task that starts a loop of its own, runs that loop inline. On a machine that is busy with something
+//! else a worker can lose its core inside a task, and a loop of microseconds then lasts a time slice of milliseconds:
+//! a caller that had to wait like that runs the next loops alone for a while.
 
 use std::any::Any;
 use std::hint;
@@ -9,12 +11,19 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 /// Spins before a worker parks: about 50 µs, longer than the gap between two kernels of one forward pass
 /// and short enough to cost nothing while the engine is idle.
 const SPINS_BEFORE_PARK: usize = 2_000;
 /// Spins before a finished caller yields its core to a worker that was preempted inside a task.
 const SPINS_BEFORE_YIELD: usize = 500;
+
+/// A wait for a worker, beyond the time that the caller itself worked, that means the worker has lost its core: longer
+/// than a task's share of any loop, shorter than a time slice.
+const WAIT_FOR_PREEMPTED_MIN: Duration = Duration::from_micros(500);
+/// How long a caller then works alone, in such waits: what waiting can cost is a tenth of the time.
+const WAITS_ALONE: u32 = 10;
 
 /// The loop that is running; lives on its caller's stack.
 struct Job<'a> {
@@ -55,10 +64,17 @@ const OPEN: u64 = 1 << 31;
 const INSIDE_MASK: u64 = OPEN - 1;
 const EPOCH_ONE: u64 = 1 << 32;
 
+/// What the caller whose loop runs knows of the loops before.
+#[derive(Default)]
+struct Owner {
+    /// Until when workers are not asked to help.
+    alone_until: Option<Instant>,
+}
+
 /// The worker threads of one [`Compute`](crate::Compute).
 pub(crate) struct Pool {
     shared: Arc<Shared>,
-    owner: Mutex<()>,
+    owner: Mutex<Owner>,
     workers: Vec<JoinHandle<()>>,
 }
 
@@ -81,7 +97,7 @@ impl Pool {
                     .expect("the operating system starts a worker thread")
             })
             .collect();
-        Pool { shared, owner: Mutex::new(()), workers }
+        Pool { shared, owner: Mutex::default(), workers }
     }
 
     /// Runs `run(0)` to `run(tasks - 1)`, each once, and returns when all are done; a panic in a task goes on here.
@@ -89,15 +105,19 @@ impl Pool {
         if tasks <= 1 || self.workers.is_empty() {
             return (0..tasks).for_each(run);
         }
-        let _owner = match self.owner.try_lock() {
+        let mut owner = match self.owner.try_lock() {
             Ok(guard) => guard,
             Err(std::sync::TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(std::sync::TryLockError::WouldBlock) => return (0..tasks).for_each(run),
         };
+        let start = Instant::now();
+        if owner.alone_until.is_some_and(|until| start < until) {
+            return (0..tasks).for_each(run);
+        }
         let job = Job { run, tasks, next: AtomicUsize::new(0), panic: Mutex::new(None) };
         self.publish(&job);
         job.work();
-        self.retract();
+        owner.alone_until = self.retract(start);
         if let Some(payload) = job.panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
             panic::resume_unwind(payload);
         }
@@ -114,19 +134,25 @@ impl Pool {
         }
     }
 
-    /// Lets no more workers into the job and waits for those inside.
-    fn retract(&self) {
+    /// Lets no more workers into the job that began at `start` and waits for those inside. Gives until when the next
+    /// loops are better run alone.
+    fn retract(&self, start: Instant) -> Option<Instant> {
         let shared = &*self.shared;
         shared.state.fetch_and(!OPEN, Ordering::AcqRel);
-        let mut spins = 0;
-        while shared.state.load(Ordering::Acquire) & INSIDE_MASK != 0 {
-            spins += 1;
-            if spins < SPINS_BEFORE_YIELD {
-                hint::spin_loop();
-            } else {
-                thread::yield_now();
+        let is_worked_on = || shared.state.load(Ordering::Acquire) & INSIDE_MASK != 0;
+        for _ in 0..SPINS_BEFORE_YIELD {
+            if !is_worked_on() {
+                return None;
             }
+            hint::spin_loop();
         }
+        let worked = start.elapsed();
+        while is_worked_on() {
+            thread::yield_now();
+        }
+        let now = Instant::now();
+        let waited = now - start - worked;
+        (waited > worked + WAIT_FOR_PREEMPTED_MIN).then(|| now + waited * WAITS_ALONE)
     }
 }
 

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use crate::postgres::TestDatabase;
 
 /// How long a test waits for something that must come: far more than it takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// How often a test looks for it.
 const LOOK: Duration = Duration::from_millis(50);
