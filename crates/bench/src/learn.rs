@@ -293,6 +293,7 @@ mod tests {
             sequences_per_step: None,
             fim_share: None,
             dropout: None,
+            patience: None,
         };
         let recipe = TrainOptions::recipe(50_000, 320);
         let expected = TrainOptions { rank: 4, seed: 7, checkpoint_steps: 0, ..recipe };
