@@ -298,20 +298,20 @@ mod tests {
     fn case_23_a_flood_drives_out_the_flooders_own_blocks_only() {
         let root = |client: u8| BlockKey::root(digest(1), &AdapterSet::none(), &[client; 32]);
         let mut pool = BlockPool::new(32);
-        let quiet = tokens(10 * KV_BLOCK_TOKENS, 0);
+        let quiet = tokens(8 * KV_BLOCK_TOKENS, 0);
         visit(&mut pool, root(1), &quiet, 1);
         for round in 0..50 {
             visit(&mut pool, root(2), &tokens(8 * KV_BLOCK_TOKENS, 1_000 * round), 2);
             pool.audit(std::iter::empty()).expect("balanced");
         }
-        assert_eq!(pool.find_prefix(root(1), &quiet).blocks(), 10, "all of the quiet client's");
+        assert_eq!(pool.find_prefix(root(1), &quiet).blocks(), 8, "all of the quiet client's");
         // Two that flood share what there is, whoever came first.
         for round in 0..50 {
             visit(&mut pool, root(3), &tokens(8 * KV_BLOCK_TOKENS, 1_000 * round), 3);
         }
-        assert_eq!(pool.find_prefix(root(1), &quiet).blocks(), 10);
+        assert_eq!(pool.find_prefix(root(1), &quiet).blocks(), 8);
         let left = pool.cached[&2].len();
-        assert!((10..=12).contains(&left), "{left} blocks are left to the second");
+        assert!((8..=16).contains(&left), "{left} blocks are left to the second");
         assert_eq!(pool.cached(), 32);
     }
 
