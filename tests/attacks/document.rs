@@ -10,6 +10,8 @@ pub struct Operation {
     pub path: String,
     /// The least standing that it asks for, in the document's words.
     pub access: String,
+    /// The roles that it lets in.
+    pub roles: Vec<String>,
     /// Every parameter: of the path, of the query, and the fields of a JSON body.
     pub parameters: Vec<Parameter>,
 }
@@ -57,6 +59,12 @@ pub fn operations() -> Vec<Operation> {
                 method: method.to_uppercase(),
                 path: path.clone(),
                 access: text("x-access"),
+                roles: operation["x-roles"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|role| role.as_str().unwrap().to_owned())
+                    .collect(),
                 parameters: parameters(&document, operation),
             });
         }

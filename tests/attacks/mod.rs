@@ -8,6 +8,7 @@ mod document;
 mod generated;
 mod identity;
 mod life;
+mod matrix;
 mod scene;
 mod traffic;
 

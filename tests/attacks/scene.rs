@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::canary::Canaries;
 use super::document::{Operation, Parameter, Place, operations};
-use crate::support::{Archive, Style, User, World, archive_with};
+use crate::support::{Answer, Archive, Style, User, World, archive_with};
 
 /// What a parameter or field means to an attacker.
 #[derive(Clone, Copy, Debug)]
@@ -118,7 +118,7 @@ pub struct Party {
 }
 
 impl Party {
-    fn new(world: &World, name: &str, canaries: Option<&Rc<RefCell<Canaries>>>) -> Self {
+    pub fn new(world: &World, name: &str, canaries: Option<&Rc<RefCell<Canaries>>>) -> Self {
         let admin = world.tenant(name, "tuned");
         let operator = world.operator();
         let id = text(&operator.get(&format!("/v1/tenants/{name}")).ok()["id"]);
@@ -129,6 +129,13 @@ impl Party {
     /// The tenant's people and machines that are not its admin, by role.
     pub fn others(&self) -> Vec<(&'static str, User)> {
         Vec::new()
+    }
+
+    /// One of its things, made now; for a folder, one that may be learned from.
+    pub fn thing(&self, kind: &str) -> String {
+        let kind = KINDS.iter().find(|known| known.name == kind).expect("a kind of KINDS");
+        let names = (kind.made)(self);
+        names.into_iter().next().unwrap_or_else(|| panic!("{} has no {}", self.name, kind.name))
     }
 
     /// A word to put where text goes.
@@ -373,7 +380,16 @@ impl Request {
         self.target.push_str(&format!("{name}={value}"));
     }
 
-    pub fn send(&self, user: &User) -> crate::support::Answer {
+    /// The same; a source goes as an archive, since a folder of the server's own is the operator's to name.
+    pub fn send_as(&self, user: &User, operation: &Operation) -> Answer {
+        if operation.id != "create_source" {
+            return self.send(user);
+        }
+        let archive = Archive::new().file("a.py", b"x = 1\n").gzip();
+        user.raw("POST", "/v1/sources?name=code", Some(("application/gzip", &archive)))
+    }
+
+    pub fn send(&self, user: &User) -> Answer {
         let body = self.body.as_ref().map(|body| body.to_string().into_bytes());
         user.raw(&self.method, &self.target, body.as_ref().map(|body| ("application/json", body.as_slice())))
     }

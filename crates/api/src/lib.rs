@@ -1,7 +1,8 @@
 //! The HTTP face of Atelier: OpenAI-compatible completions, and our own resources around them.
 //!
 //! Reading order: `router` lists every endpoint once; `caller` turns a key into who; one file per resource turns
-//! JSON into a checked request, asks `platform`, and shapes the answer; `stream` writes server-sent events.
+//! JSON into a checked request, asks `platform`, and shapes the answer; `stream` writes server-sent events;
+//! `matrix` says which roles each endpoint lets in.
 //!
 //! Invariants: only this crate knows HTTP and JSON shapes; every refusal is OpenAI's error envelope; a stranger gets
 //! 404, never 403; nothing of a request's or an answer's content is logged; no metric's label names a tenant.
@@ -14,6 +15,7 @@ mod endpoint;
 mod error;
 mod extract;
 mod health;
+mod matrix;
 mod metrics;
 mod models;
 mod observe;

@@ -6,6 +6,7 @@ use axum::Json;
 use serde_json::{Map, Value, json};
 
 use crate::endpoint::{Access, Answer, Endpoint, NamedSchema};
+use crate::matrix;
 use crate::router::endpoints;
 
 /// `GET /v1/openapi.json`.
@@ -50,6 +51,7 @@ fn operation(endpoint: Endpoint, schemas: &mut BTreeMap<String, Value>) -> Value
             Access::TenantAdmin => "tenant admin",
             Access::Operator => "operator",
         },
+        "x-roles": matrix::roles(&endpoint),
         "security": if endpoint.access == Access::Anyone { json!([]) } else { json!([{"key": []}]) },
         "parameters": parameters(&endpoint),
     });

@@ -6,8 +6,10 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, bail};
 
+use crate::matrix;
+
 /// The API's description; committed, so that a change of the wire shows in review and clients can be generated from it.
-const OPENAPI_PATH: &str = "docs/openapi.json";
+pub const OPENAPI_PATH: &str = "docs/openapi.json";
 /// Writes the golden files next to itself.
 const GOLDEN_SCRIPT_PATH: &str = "crates/model/golden/make.py";
 
@@ -20,18 +22,28 @@ pub fn openapi(root: &Path, check: bool) -> anyhow::Result<ExitCode> {
     if !output.status.success() {
         bail!("`atelier openapi` failed: {}", output.status);
     }
-    let path = root.join(OPENAPI_PATH);
-    let committed = std::fs::read(&path).unwrap_or_default();
-    if committed == output.stdout {
-        say(&format!("{OPENAPI_PATH} is up to date"))?;
+    made(root, OPENAPI_PATH, &output.stdout, "openapi", check)
+}
+
+/// Writes the access matrix, or with `check` only compares it.
+pub fn access_matrix(root: &Path, check: bool) -> anyhow::Result<ExitCode> {
+    let document = std::fs::read_to_string(root.join(OPENAPI_PATH)).context("cannot read the OpenAPI document")?;
+    made(root, matrix::PATH, matrix::page(&document)?.as_bytes(), "access-matrix", check)
+}
+
+/// Writes a file that is made by a chore, or with `check` only compares it.
+fn made(root: &Path, name: &str, content: &[u8], chore: &str, check: bool) -> anyhow::Result<ExitCode> {
+    let path = root.join(name);
+    if std::fs::read(&path).unwrap_or_default() == content {
+        say(&format!("{name} is up to date"))?;
         return Ok(ExitCode::SUCCESS);
     }
     if check {
-        say(&format!("{OPENAPI_PATH}: differs from what the server says; run `cargo xtask openapi` and commit it"))?;
+        say(&format!("{name}: differs from what it is made from; run `cargo xtask {chore}` and commit it"))?;
         return Ok(ExitCode::FAILURE);
     }
-    std::fs::write(&path, &output.stdout).with_context(|| format!("cannot write {}", path.display()))?;
-    say(&format!("{OPENAPI_PATH} written; read the difference before you commit it"))?;
+    std::fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
+    say(&format!("{name} written; read the difference before you commit it"))?;
     Ok(ExitCode::SUCCESS)
 }
 

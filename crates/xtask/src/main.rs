@@ -2,7 +2,8 @@
 //! `tidy` holds the rules that no compiler holds; the others remake the files that are made from code.
 //! Nothing here is shipped.
 //!
-//! Layout, in reading order: [`tidy`] the rules, one file for each kind; [`chores`] everything that runs another program.
+//! Layout, in reading order: [`tidy`] the rules, one file for each kind; [`chores`] everything that runs another program,
+//! [`matrix`] who may call what, as a page.
 //!
 //! Invariants: a rule is a pure function from a [`tidy::Tree`] to findings, so that each has a test over a tree in
 //! memory that violates it; the same rules run as an ordinary test over the real repository.
@@ -15,6 +16,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 mod chores;
+mod matrix;
 mod tidy;
 
 /// Chores of the Atelier repository.
@@ -32,6 +34,12 @@ enum Chore {
     /// Remake docs/openapi.json from the server's own description of its API
     Openapi {
         /// Only compare: fail if the committed document is not what the server says
+        #[arg(long)]
+        check: bool,
+    },
+    /// Remake docs/access-matrix.md from docs/openapi.json, which the server made from its policy
+    AccessMatrix {
+        /// Only compare: fail if the committed matrix is not what the document says
         #[arg(long)]
         check: bool,
     },
@@ -54,6 +62,7 @@ fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().chore {
         Chore::Tidy => report_tidy(&root),
         Chore::Openapi { check } => chores::openapi(&root, check),
+        Chore::AccessMatrix { check } => chores::access_matrix(&root, check),
         Chore::Golden { python } => chores::golden(&root, &python),
         Chore::Bench { arguments } => chores::bench(&root, &arguments),
     }
