@@ -9,12 +9,12 @@ use crate::support::{User, World};
 /// Things that only learning makes: one tenant learns, for all operations about them.
 const LEARNED: [&str; 2] = ["model", "version"];
 
-/// Somebody with a role towards a tenant. A stranger is some other tenant's admin.
+/// Somebody with a role towards a tenant. A stranger is some other tenant's admin who names this one.
 fn people(scene: &Scene, party: &Party) -> Vec<(&'static str, User)> {
     let operator = scene.world.operator();
     let mut people = vec![
         ("nobody", scene.world.anon()),
-        ("stranger", scene.attacker.admin.clone()),
+        ("stranger", scene.attacker.admin.acting_for(&party.name)),
         ("admin", party.admin.clone()),
         ("operator", operator.clone()),
         ("operator acting", operator.acting_for(&party.name)),
@@ -54,7 +54,8 @@ fn case_05_every_role_gets_what_the_access_matrix_says_and_no_more() {
             let answer = request.send_as(&user, operation);
             let allowed = operation.roles.iter().any(|known| known == role || known == "anyone");
             let as_said = match (allowed, role) {
-                (true, _) => (200..300).contains(&answer.status),
+                // A run without anything to learn may have ended before it is cancelled, which only who may is told.
+                (true, _) => (200..300).contains(&answer.status) || answer.status == 409,
                 (false, "nobody") => answer.status == 401,
                 (false, "operator") => [400, 403, 404].contains(&answer.status),
                 (false, _) => [403, 404].contains(&answer.status),

@@ -18,5 +18,7 @@ use scene::Scene;
 #[test]
 fn case_01_02_03_04_every_operation_hides_what_is_anothers() {
     let scene = Scene::set(World::start());
-    generated::run(&scene).report(&scene, "SQLite, a file for each tenant");
+    let on_postgres = scene.world.database().is_some();
+    let walls = if on_postgres { "PostgreSQL, pooled" } else { "SQLite, a file for each tenant" };
+    generated::run(&scene).report(&scene, walls);
 }

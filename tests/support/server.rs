@@ -182,7 +182,7 @@ pub struct World {
     arguments: Vec<String>,
     variables: Vec<(String, String)>,
     /// Goes after the server that uses it.
-    _database: Option<TestDatabase>,
+    database: Option<TestDatabase>,
     url: Rc<RefCell<String>>,
 }
 
@@ -205,7 +205,7 @@ impl World {
             home: TempDir::new().unwrap(),
             arguments: arguments.iter().map(ToString::to_string).collect(),
             variables,
-            _database: database,
+            database,
             url: Rc::default(),
             process: None,
         };
@@ -252,6 +252,11 @@ impl World {
 
     pub fn data(&self) -> PathBuf {
         self.home.path().join("data")
+    }
+
+    /// The PostgreSQL database, where there is one.
+    pub fn database(&self) -> Option<&TestDatabase> {
+        self.database.as_ref()
     }
 
     /// A folder for files of the test.
