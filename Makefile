@@ -4,7 +4,7 @@
 RUN := cargo run --release --
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test attacks check bench bench-personal fmt clean-data
+.PHONY: help demo build test attacks mutants check bench bench-personal fmt clean-data
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ test: ## Run every test; installs the test runner and the OpenAI client where th
 
 attacks: ## Run the attack suite end to end; prints the number of generated cases and of leaks
 	cargo test -p atelier-server --test end_to_end -- attacks --nocapture
+
+mutants: ## Break the walls' own code in every small way and see whether a test notices; an hour or two
+	scripts/mutants.sh $(ARGS)
 
 check: ## Everything that must pass before a change is merged: format, lints, tidy, tests, documentation, licences
 	cargo fmt --all --check
