@@ -2,19 +2,19 @@
 
 use std::fmt;
 
-use atelier_domain::{KeyId, Role, TenantId, Timestamp};
+use atelier_domain::{KeyId, ProjectId, Role, Scopes, TenantId, Timestamp};
 use subtle::ConstantTimeEq;
 
-use crate::key::{ApiKey, KeyKind, KeyRecord, Pepper};
+use crate::key::{ApiKey, KeyKind, KeyOwner, KeyRecord, Pepper};
 use crate::right::Right;
 use crate::{Denied, Granted, policy};
 
 /// Somebody, or something, that asks. Made only by [`verify`], [`Caller::anonymous`] and [`Caller::system`].
 /// Its `Display` is what the audit trail records.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Caller(pub(crate) Who);
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Who {
     Anonymous,
     /// Work without a human, and its reason.
@@ -23,30 +23,49 @@ pub(crate) enum Who {
         key: KeyId,
         acting_for: Option<TenantId>,
     },
-    Tenant {
-        key: KeyId,
-        tenant: TenantId,
-        administers: bool,
-    },
+    Tenant(Holder),
+}
+
+/// Who showed a tenant's key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Holder {
+    pub(crate) key: KeyId,
+    pub(crate) tenant: TenantId,
+    pub(crate) role: Role,
+    pub(crate) scopes: Scopes,
+    pub(crate) project: Option<ProjectId>,
+    pub(crate) owner: Option<KeyOwner>,
 }
 
 /// Checks a key against what is stored of it.
 ///
 /// # Errors
-/// [`Denied::NotAuthenticated`] when the secret is another, the key is revoked, or text and record disagree. It does
-/// not say which, and the comparison of the secret takes the same time wherever it differs.
+/// [`Denied::NotAuthenticated`] when the secret is another, the key is revoked or past its time, or text and record
+/// disagree. It does not say which, and the comparison of the secret takes the same time wherever it differs.
 pub fn verify(key: &ApiKey, record: &KeyRecord, pepper: &Pepper, now: Timestamp) -> Result<Caller, Denied> {
     let same_secret = bool::from(key.secret_hash(pepper).ct_eq(&record.secret_hash));
     let same_key = *key.public_id() == record.public_id && key.kind() == KeyKind::of(record.role);
-    let living = record.revoked_at.is_none_or(|revoked_at| now < revoked_at);
-    if !(same_secret && same_key && living) {
+    if same_secret && same_key { stands_for(record, now) } else { Err(Denied::NotAuthenticated) }
+}
+
+/// Who a record's key stands for.
+fn stands_for(record: &KeyRecord, now: Timestamp) -> Result<Caller, Denied> {
+    if !record.lives_at(now) {
         return Err(Denied::NotAuthenticated);
     }
     match (record.role, record.tenant) {
         (Role::Operator, None) => Ok(Caller(Who::Operator { key: record.id, acting_for: None })),
-        (Role::Admin, Some(tenant)) => Ok(Caller(Who::Tenant { key: record.id, tenant, administers: true })),
-        (Role::Member, Some(tenant)) => Ok(Caller(Who::Tenant { key: record.id, tenant, administers: false })),
-        (Role::Operator, Some(_)) | (Role::Admin | Role::Member, None) => Err(Denied::NotAuthenticated),
+        (Role::Admin | Role::Member | Role::Service | Role::Reader, Some(tenant)) => Ok(Caller(Who::Tenant(Holder {
+            key: record.id,
+            tenant,
+            role: record.role,
+            scopes: record.scopes,
+            project: record.project,
+            owner: record.owner,
+        }))),
+        (Role::Operator, Some(_)) | (Role::Admin | Role::Member | Role::Service | Role::Reader, None) => {
+            Err(Denied::NotAuthenticated)
+        }
     }
 }
 
@@ -71,9 +90,25 @@ impl Caller {
     pub fn acting_for(&self, tenant: TenantId) -> Result<Self, Denied> {
         match self.0 {
             Who::Operator { key, .. } => Ok(Self(Who::Operator { key, acting_for: Some(tenant) })),
-            Who::Tenant { tenant: own, .. } if own == tenant => Ok(self.clone()),
+            Who::Tenant(ref holder) if holder.tenant == tenant => Ok(self.clone()),
             Who::Anonymous => Err(Denied::NotAuthenticated),
-            Who::Tenant { .. } | Who::System(_) => Err(Denied::Hidden),
+            Who::Tenant(_) | Who::System(_) => Err(Denied::Hidden),
+        }
+    }
+
+    /// The same caller as its key stands now: for what goes on under a key that was checked when it began. The record
+    /// is the key's own, read again.
+    ///
+    /// # Errors
+    /// [`Denied::NotAuthenticated`] when the key is revoked or past its time meanwhile.
+    pub fn renewed(&self, record: &KeyRecord, now: Timestamp) -> Result<Self, Denied> {
+        if self.key() != Some(record.id) {
+            return Err(Denied::NotAuthenticated);
+        }
+        let present = stands_for(record, now)?;
+        match self.0 {
+            Who::Operator { acting_for: Some(tenant), .. } => present.acting_for(tenant),
+            _ => Ok(present),
         }
     }
 
@@ -82,12 +117,12 @@ impl Caller {
     /// # Errors
     /// [`Denied`] when the policy says no.
     pub fn grant<R: Right>(&self, right: R) -> Result<Granted<R>, Denied> {
-        if policy::allows(policy::standing(self, right.tenant()), R::ACTION) {
+        if policy::permits(self, right.tenant(), R::ACTION) {
             return Ok(Granted::new(right, self.clone()));
         }
         match self.0 {
             Who::Anonymous => Err(Denied::NotAuthenticated),
-            Who::System(_) | Who::Operator { .. } | Who::Tenant { .. } => Err(Denied::Hidden),
+            Who::System(_) | Who::Operator { .. } | Who::Tenant(_) => Err(Denied::Hidden),
         }
     }
 
@@ -97,7 +132,7 @@ impl Caller {
         match self.0 {
             Who::Anonymous | Who::System(_) => None,
             Who::Operator { acting_for, .. } => acting_for,
-            Who::Tenant { tenant, .. } => Some(tenant),
+            Who::Tenant(ref holder) => Some(holder.tenant),
         }
     }
 
@@ -106,7 +141,35 @@ impl Caller {
     pub fn key(&self) -> Option<KeyId> {
         match self.0 {
             Who::Anonymous | Who::System(_) => None,
-            Who::Operator { key, .. } | Who::Tenant { key, .. } => Some(key),
+            Who::Operator { key, .. } => Some(key),
+            Who::Tenant(ref holder) => Some(holder.key),
+        }
+    }
+
+    /// The project that the key belongs to.
+    #[must_use]
+    pub fn project(&self) -> Option<ProjectId> {
+        match self.0 {
+            Who::Tenant(ref holder) => holder.project,
+            Who::Anonymous | Who::System(_) | Who::Operator { .. } => None,
+        }
+    }
+
+    /// The person or machine that holds the key, where that is known.
+    #[must_use]
+    pub fn owner(&self) -> Option<KeyOwner> {
+        match self.0 {
+            Who::Tenant(ref holder) => holder.owner,
+            Who::Anonymous | Who::System(_) | Who::Operator { .. } => None,
+        }
+    }
+
+    /// What of its role's rights the caller's key has; everything where there is no key to limit.
+    #[must_use]
+    pub fn scopes(&self) -> Scopes {
+        match self.0 {
+            Who::Tenant(ref holder) => holder.scopes,
+            Who::Anonymous | Who::System(_) | Who::Operator { .. } => Scopes::ALL,
         }
     }
 
@@ -130,8 +193,7 @@ impl fmt::Display for Caller {
             Who::System(why) => write!(f, "system ({why})"),
             Who::Operator { key, acting_for: None } => write!(f, "operator {key}"),
             Who::Operator { key, acting_for: Some(tenant) } => write!(f, "operator {key} for {tenant}"),
-            Who::Tenant { key, administers: true, .. } => write!(f, "admin {key}"),
-            Who::Tenant { key, administers: false, .. } => write!(f, "member {key}"),
+            Who::Tenant(Holder { key, role, .. }) => write!(f, "{role} {key}"),
         }
     }
 }
@@ -140,6 +202,7 @@ impl fmt::Display for Caller {
 mod tests {
     use super::*;
     use crate::key::KEY_RANDOM_BYTES;
+    use atelier_domain::Scope;
 
     const NOW: Timestamp = Timestamp::from_seconds(1_000);
 
@@ -156,9 +219,14 @@ mod tests {
             id: KeyId::generate(NOW, [2; 10]),
             public_id: key.public_id().clone(),
             tenant,
+            name: None,
             role,
+            scopes: Scopes::ALL,
+            project: None,
+            owner: None,
             secret_hash: key.secret_hash(&pepper()),
             created_at: NOW,
+            expires_at: None,
             revoked_at: None,
         }
     }
@@ -173,10 +241,14 @@ mod tests {
     #[test]
     fn only_the_whole_truth_verifies() {
         check(|_| {}, true);
-        check(|record| record.role = Role::Member, true);
+        for role in [Role::Member, Role::Service, Role::Reader] {
+            check(|record| record.role = role, true);
+        }
         check(|record| record.secret_hash[31] ^= 1, false);
         check(|record| record.revoked_at = Some(NOW), false);
         check(|record| record.revoked_at = Some(Timestamp::from_seconds(1_001)), true);
+        check(|record| record.expires_at = Some(NOW), false);
+        check(|record| record.expires_at = Some(Timestamp::from_seconds(1_001)), true);
         check(|record| record.tenant = None, false);
         check(|record| record.role = Role::Operator, false);
         check(|record| (record.role, record.tenant) = (Role::Operator, None), false);
@@ -204,5 +276,30 @@ mod tests {
         assert_eq!(admin.acting_for(TenantId::generate(NOW, [9; 10])), Err(Denied::Hidden));
         assert_eq!(Caller::anonymous().acting_for(tenant()), Err(Denied::NotAuthenticated));
         assert_eq!(Caller::system("test").acting_for(tenant()), Err(Denied::Hidden));
+    }
+
+    #[test]
+    fn a_caller_is_renewed_by_its_own_living_key_only() {
+        let key = ApiKey::generate(KeyKind::Tenant, [5; KEY_RANDOM_BYTES]);
+        let stored = record(&key, Role::Admin, Some(tenant()));
+        let admin = verify(&key, &stored, &pepper(), NOW).unwrap();
+        assert_eq!(admin.renewed(&stored, NOW), Ok(admin.clone()));
+        let demoted = admin.renewed(&KeyRecord { role: Role::Reader, ..stored.clone() }, NOW).unwrap();
+        assert_eq!(demoted.to_string(), format!("reader {}", stored.id));
+        let narrowed = KeyRecord { scopes: Scopes::of(&[Scope::Read]), ..stored.clone() };
+        assert_eq!(admin.renewed(&narrowed, NOW).unwrap().scopes(), Scopes::of(&[Scope::Read]));
+        for ended in [
+            KeyRecord { revoked_at: Some(NOW), ..stored.clone() },
+            KeyRecord { expires_at: Some(NOW), ..stored.clone() },
+            KeyRecord { id: KeyId::generate(NOW, [8; 10]), ..stored.clone() },
+        ] {
+            assert_eq!(admin.renewed(&ended, NOW), Err(Denied::NotAuthenticated));
+        }
+
+        let key = ApiKey::generate(KeyKind::Operator, [5; KEY_RANDOM_BYTES]);
+        let stored = record(&key, Role::Operator, None);
+        let acting = verify(&key, &stored, &pepper(), NOW).unwrap().acting_for(tenant()).unwrap();
+        assert_eq!(acting.renewed(&stored, NOW), Ok(acting.clone()), "it still acts for the same tenant");
+        assert_eq!(Caller::system("test").renewed(&stored, NOW), Err(Denied::NotAuthenticated));
     }
 }

@@ -1,8 +1,8 @@
 //! The proof that a caller may do something.
 
-use atelier_domain::TenantId;
+use atelier_domain::{Role, Scopes, TenantId};
 
-use crate::right::{Right, TenantRight};
+use crate::right::{ManageKeys, Right, TenantRight};
 use crate::{Caller, Denied};
 
 /// A right that the policy gave to a caller. There is no other way to make one:
@@ -68,11 +68,44 @@ impl<R: TenantRight> Granted<R> {
     }
 }
 
+/// What a new or changed key may be. Made only by [`Granted::hand_out`]: nobody hands out more than he has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyRights {
+    role: Role,
+    scopes: Scopes,
+}
+
+impl KeyRights {
+    /// What the key may be.
+    #[must_use]
+    pub fn role(self) -> Role {
+        self.role
+    }
+
+    /// What of the role's rights it has.
+    #[must_use]
+    pub fn scopes(self) -> Scopes {
+        self.scopes
+    }
+}
+
+impl Granted<ManageKeys> {
+    /// Rights for a key of the tenant.
+    ///
+    /// # Errors
+    /// [`Denied::Exceeds`] for the operator's role, and for a scope that the caller's own key has not.
+    pub fn hand_out(&self, role: Role, scopes: Scopes) -> Result<KeyRights, Denied> {
+        let within = role != Role::Operator && scopes.is_within(self.caller.scopes());
+        if within { Ok(KeyRights { role, scopes }) } else { Err(Denied::Exceeds) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::caller::{Holder, Who};
     use crate::right::{CreateTenant, ReadSources, RunJob, WorkJobs};
-    use atelier_domain::Timestamp;
+    use atelier_domain::{KeyId, Scope, Timestamp};
 
     #[test]
     fn a_grant_narrows_inside_its_walls_only() {
@@ -83,5 +116,27 @@ mod tests {
         assert_eq!(job.narrow(ReadSources { tenant: tenant(2) }).map(|_| ()), Err(Denied::Hidden));
         assert_eq!(job.narrow(CreateTenant).map(|_| ()), Err(Denied::Hidden));
         assert_eq!(job.actor().to_string(), "system (worker)");
+    }
+
+    #[test]
+    fn nobody_hands_out_more_than_he_has() {
+        let tenant = TenantId::generate(Timestamp::from_seconds(1), [1; 10]);
+        let holder = |scopes| {
+            let key = KeyId::generate(Timestamp::from_seconds(1), [0; 10]);
+            Caller(Who::Tenant(Holder { key, tenant, role: Role::Admin, scopes, project: None, owner: None }))
+        };
+        let whole = holder(Scopes::ALL).grant(ManageKeys { tenant }).unwrap();
+        let manager = holder(Scopes::of(&[Scope::Manage, Scope::Read])).grant(ManageKeys { tenant }).unwrap();
+        for (role, scopes, by_whole, by_manager) in [
+            (Role::Admin, Scopes::ALL, true, false),
+            (Role::Reader, Scopes::of(&[Scope::Read]), true, true),
+            (Role::Admin, Scopes::of(&[Scope::Manage]), true, true),
+            (Role::Member, Scopes::of(&[Scope::Complete]), true, false),
+            (Role::Operator, Scopes::of(&[Scope::Read]), false, false),
+        ] {
+            let expected = |allowed: bool| if allowed { Ok(KeyRights { role, scopes }) } else { Err(Denied::Exceeds) };
+            assert_eq!(whole.hand_out(role, scopes), expected(by_whole), "{role} {scopes}");
+            assert_eq!(manager.hand_out(role, scopes), expected(by_manager), "{role} {scopes}");
+        }
     }
 }

@@ -6,7 +6,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use atelier_domain::{KeyId, ParseError, Role, TenantId, Timestamp};
+use atelier_domain::{
+    KeyId, Label, ParseError, ProjectId, Role, Scopes, ServiceAccountId, TenantId, Timestamp, UserId,
+};
 
 /// Random bytes that a key takes: 11 for the public id, 32 for the secret.
 pub const KEY_RANDOM_BYTES: usize = PUBLIC_ID_RANDOM_BYTES + SECRET_RANDOM_BYTES;
@@ -41,7 +43,7 @@ impl KeyKind {
     pub fn of(role: Role) -> Self {
         match role {
             Role::Operator => Self::Operator,
-            Role::Admin | Role::Member => Self::Tenant,
+            Role::Admin | Role::Member | Role::Service | Role::Reader => Self::Tenant,
         }
     }
 
@@ -62,6 +64,12 @@ impl PublicId {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// What may be shown of the text of the key that it names.
+    #[must_use]
+    pub fn redacted(&self, kind: KeyKind) -> String {
+        format!("{BRAND}_{}_{self}_…", kind.letter())
     }
 }
 
@@ -145,6 +153,12 @@ impl ApiKey {
         &self.public_id
     }
 
+    /// What may be shown of the key's text.
+    #[must_use]
+    pub fn redacted(&self) -> String {
+        self.public_id.redacted(self.kind)
+    }
+
     /// What is stored of the secret. The secret has 256 bits of its own, so a fast keyed hash is enough: there is
     /// nothing to guess, and the pepper makes a stolen database useless for checking guesses.
     #[must_use]
@@ -168,7 +182,7 @@ impl ApiKey {
 
 impl fmt::Debug for ApiKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ApiKey({BRAND}_{}_{}_…)", self.kind.letter(), self.public_id)
+        write!(f, "ApiKey({})", self.redacted())
     }
 }
 
@@ -199,14 +213,41 @@ pub struct KeyRecord {
     pub public_id: PublicId,
     /// The tenant whose key this is; none for the operator's.
     pub tenant: Option<TenantId>,
+    /// What people call the key.
+    pub name: Option<Label>,
     /// What the key may be.
     pub role: Role,
+    /// What of the role's rights it has.
+    pub scopes: Scopes,
+    /// The project that its use is counted for.
+    pub project: Option<ProjectId>,
+    /// Who holds it, where that is known.
+    pub owner: Option<KeyOwner>,
     /// [`ApiKey::secret_hash`] of the key.
     pub secret_hash: [u8; 32],
     /// When the key was made.
     pub created_at: Timestamp,
-    /// From when on the key is worthless.
+    /// From when on the key is worthless by its making.
+    pub expires_at: Option<Timestamp>,
+    /// From when on the key is worthless because somebody said so.
     pub revoked_at: Option<Timestamp>,
+}
+
+impl KeyRecord {
+    /// Whether the key is good for anything at this time.
+    #[must_use]
+    pub fn lives_at(&self, now: Timestamp) -> bool {
+        [self.expires_at, self.revoked_at].into_iter().flatten().all(|end| now < end)
+    }
+}
+
+/// Who holds a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum KeyOwner {
+    /// A person.
+    User(UserId),
+    /// A machine.
+    ServiceAccount(ServiceAccountId),
 }
 
 fn is_base62(text: &str) -> bool {

@@ -15,8 +15,8 @@ pub mod policy;
 pub mod right;
 
 pub use caller::{Caller, verify};
-pub use granted::Granted;
-pub use key::{ApiKey, KeyKind, KeyRecord, Pepper, PublicId};
+pub use granted::{Granted, KeyRights};
+pub use key::{ApiKey, KeyKind, KeyOwner, KeyRecord, Pepper, PublicId};
 pub use policy::Standing;
 pub use right::{Action, Right};
 
@@ -29,4 +29,7 @@ pub enum Denied {
     /// The caller is known and the thing is not for them: it must look as if it did not exist (404).
     #[error("not found")]
     Hidden,
+    /// The caller manages keys and would hand out a right that its own key has not.
+    #[error("a key cannot be given rights that the key which makes it has not")]
+    Exceeds,
 }

@@ -1,6 +1,6 @@
 //! The policy: who may do what, in one `match`.
 
-use atelier_domain::TenantId;
+use atelier_domain::{Role, TenantId};
 
 use crate::caller::{Caller, Who};
 use crate::right::Action;
@@ -12,6 +12,10 @@ pub enum Standing {
     Anonymous,
     /// Belongs to another tenant, or to any tenant when the right is the installation's.
     Stranger,
+    /// Looks and changes nothing.
+    Reader,
+    /// A machine: completes, and gives code to learn from.
+    Service,
     /// Uses the tenant's models.
     Member,
     /// Manages the tenant.
@@ -26,9 +30,11 @@ pub enum Standing {
 
 impl Standing {
     /// Every standing.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Anonymous,
         Self::Stranger,
+        Self::Reader,
+        Self::Service,
         Self::Member,
         Self::Admin,
         Self::Operator,
@@ -44,18 +50,30 @@ pub(crate) fn standing(caller: &Caller, tenant: Option<TenantId>) -> Standing {
         (Who::System(_), _) => Standing::System,
         (Who::Operator { acting_for: None, .. }, _) | (Who::Operator { .. }, None) => Standing::Operator,
         (Who::Operator { acting_for: Some(one), .. }, Some(other)) if *one == other => Standing::OperatorActing,
-        (Who::Tenant { tenant: one, administers, .. }, Some(other)) if *one == other => {
-            if *administers {
-                Standing::Admin
-            } else {
-                Standing::Member
-            }
-        }
-        (Who::Operator { .. } | Who::Tenant { .. }, _) => Standing::Stranger,
+        (Who::Tenant(holder), Some(other)) if holder.tenant == other => standing_of(holder.role),
+        (Who::Operator { .. } | Who::Tenant(_), _) => Standing::Stranger,
     }
 }
 
-/// Whether this standing may do this. The snapshot of the whole table lies beside this file.
+/// What a role is to its own tenant.
+fn standing_of(role: Role) -> Standing {
+    match role {
+        // No key of an operator has a tenant; were there one, it would get nothing by it.
+        Role::Operator => Standing::Stranger,
+        Role::Admin => Standing::Admin,
+        Role::Member => Standing::Member,
+        Role::Service => Standing::Service,
+        Role::Reader => Standing::Reader,
+    }
+}
+
+/// Whether the caller may do this to this tenant, or to the installation: the action lies in a scope of the caller's
+/// key, and the caller's standing allows it.
+pub(crate) fn permits(caller: &Caller, tenant: Option<TenantId>, action: Action) -> bool {
+    caller.scopes().contains(action.scope()) && allows(standing(caller, tenant), action)
+}
+
+/// Whether this standing may do this, given that the key's scopes do. The snapshot of the whole table lies beside this file.
 #[must_use]
 pub fn allows(standing: Standing, action: Action) -> bool {
     use Action as A;
@@ -63,12 +81,23 @@ pub fn allows(standing: Standing, action: Action) -> bool {
     match (standing, action) {
         (S::Anonymous | S::Stranger, _) => false,
 
-        // What a member's editor does.
+        // What everybody of a tenant sees.
         (
-            S::Member | S::Admin | S::OperatorActing,
-            A::CompleteAs | A::Meter | A::ReadModels | A::ReadRuns | A::ReadVersions | A::ReadTenant,
+            S::Reader | S::Service | S::Member | S::Admin | S::OperatorActing,
+            A::ReadModels | A::ReadRuns | A::ReadVersions | A::ReadTenant,
         ) => true,
+
+        // Who looks after a tenant sees its books, its people and what was done, and touches none of it.
+        (S::Reader | S::Admin | S::OperatorActing, A::ReadUsage | A::ReadAudit | A::ReadOrganization) => true,
+        (S::Reader, _) => false,
+
+        // What a member's editor does.
+        (S::Service | S::Member | S::Admin | S::OperatorActing, A::CompleteAs | A::Meter) => true,
         (S::Member, _) => false,
+
+        // A machine brings code and has it learned; it cannot take code away.
+        (S::Service, A::WriteSources | A::StartRun | A::CancelRun) => true,
+        (S::Service, _) => false,
 
         // What changes the tenant's model or shows its code is for its admins, and for an operator who says so.
         (
@@ -79,9 +108,8 @@ pub fn allows(standing: Standing, action: Action) -> bool {
             | A::CancelRun
             | A::Evaluate
             | A::MoveAlias
-            | A::ReadUsage
-            | A::ReadAudit
-            | A::ManageKeys,
+            | A::ManageKeys
+            | A::ManageOrganization,
         ) => true,
         (S::Admin, _) => false,
 
@@ -113,9 +141,10 @@ pub fn allows(standing: Standing, action: Action) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::right::{CompleteAs, CreateTenant, ManageTenant, WorkJobs};
+    use crate::caller::Holder;
+    use crate::right::{CompleteAs, CreateTenant, ManageKeys, ManageTenant, ReadAudit, StartRun, WorkJobs};
     use crate::{Denied, Right};
-    use atelier_domain::{KeyId, Timestamp};
+    use atelier_domain::{KeyId, Scope, Scopes, Timestamp};
 
     fn tenant(byte: u8) -> TenantId {
         TenantId::generate(Timestamp::from_seconds(1), [byte; 10])
@@ -125,29 +154,35 @@ mod tests {
         KeyId::generate(Timestamp::from_seconds(1), [0; 10])
     }
 
-    fn callers() -> [Caller; 6] {
+    fn holder(role: Role, scopes: Scopes) -> Caller {
+        Caller(Who::Tenant(Holder { key: key(), tenant: tenant(1), role, scopes, project: None, owner: None }))
+    }
+
+    fn callers() -> [Caller; 8] {
         [
             Caller::anonymous(),
             Caller::system("test"),
             Caller(Who::Operator { key: key(), acting_for: None }),
             Caller(Who::Operator { key: key(), acting_for: Some(tenant(1)) }),
-            Caller(Who::Tenant { key: key(), tenant: tenant(1), administers: true }),
-            Caller(Who::Tenant { key: key(), tenant: tenant(1), administers: false }),
+            holder(Role::Admin, Scopes::ALL),
+            holder(Role::Member, Scopes::ALL),
+            holder(Role::Service, Scopes::ALL),
+            holder(Role::Reader, Scopes::ALL),
         ]
     }
 
-    fn check<R: Right>(right: R, expected: [Result<(), Denied>; 6]) {
+    fn check<R: Right>(right: R, expected: [Result<(), Denied>; 8]) {
         assert_eq!(callers().map(|caller| caller.grant(right.clone()).map(|_| ())), expected, "{right:?}");
     }
 
     #[test]
     fn the_policy_reads_as_a_table() {
-        let mut table = format!("{:<20}", "");
+        let mut table = format!("{:<20} {:<8}", "", "Scope");
         for standing in Standing::ALL {
             table += &format!(" {:<14}", format!("{standing:?}"));
         }
         for action in Action::ALL {
-            table += &format!("\n{:<20}", action.as_str());
+            table += &format!("\n{:<20} {:<8}", action.as_str(), action.scope().as_str());
             for standing in Standing::ALL {
                 table += &format!(" {:<14}", if allows(standing, *action) { "yes" } else { "-" });
             }
@@ -159,19 +194,47 @@ mod tests {
     #[test]
     fn a_stranger_is_told_nothing_and_nobody_is_asked_for_a_key() {
         let (yes, no_key, hidden) = (Ok(()), Err(Denied::NotAuthenticated), Err(Denied::Hidden));
-        check(CompleteAs { tenant: tenant(1) }, [no_key, hidden, hidden, yes, yes, yes]);
-        check(CompleteAs { tenant: tenant(2) }, [no_key, hidden, hidden, hidden, hidden, hidden]);
-        check(ManageTenant { tenant: tenant(1) }, [no_key, hidden, yes, yes, hidden, hidden]);
-        check(CreateTenant, [no_key, hidden, yes, yes, hidden, hidden]);
-        check(WorkJobs, [no_key, yes, hidden, hidden, hidden, hidden]);
+        check(CompleteAs { tenant: tenant(1) }, [no_key, hidden, hidden, yes, yes, yes, yes, hidden]);
+        check(CompleteAs { tenant: tenant(2) }, [no_key, hidden, hidden, hidden, hidden, hidden, hidden, hidden]);
+        check(ManageTenant { tenant: tenant(1) }, [no_key, hidden, yes, yes, hidden, hidden, hidden, hidden]);
+        check(ReadAudit { tenant: tenant(1) }, [no_key, hidden, hidden, yes, yes, hidden, hidden, yes]);
+        check(StartRun { tenant: tenant(1) }, [no_key, hidden, hidden, yes, yes, hidden, yes, hidden]);
+        check(CreateTenant, [no_key, hidden, yes, yes, hidden, hidden, hidden, hidden]);
+        check(WorkJobs, [no_key, yes, hidden, hidden, hidden, hidden, hidden, hidden]);
     }
 
     #[test]
     fn nobody_gains_a_right_by_being_a_stranger_or_nobody() {
         for action in Action::ALL {
             assert!(!allows(Standing::Anonymous, *action) && !allows(Standing::Stranger, *action));
-            assert!(!allows(Standing::Member, *action) || allows(Standing::Admin, *action), "{action:?}");
+            for lesser in [Standing::Member, Standing::Service, Standing::Reader] {
+                assert!(!allows(lesser, *action) || allows(Standing::Admin, *action), "{lesser:?} {action:?}");
+            }
             assert!(!allows(Standing::Admin, *action) || allows(Standing::OperatorActing, *action), "{action:?}");
         }
+    }
+
+    #[test]
+    fn a_reader_changes_nothing_and_costs_nothing() {
+        for action in Action::ALL.iter().filter(|action| allows(Standing::Reader, **action)) {
+            assert!(action.as_str().starts_with("read_"), "{action:?}");
+        }
+    }
+
+    #[test]
+    fn a_scope_takes_rights_away_and_gives_none() {
+        for role in [Role::Admin, Role::Member, Role::Service, Role::Reader] {
+            for scope in Scope::ALL {
+                let (narrow, whole) = (holder(role, Scopes::of(&[scope])), holder(role, Scopes::ALL));
+                for action in Action::ALL {
+                    let expected = permits(&whole, Some(tenant(1)), *action) && action.scope() == scope;
+                    assert_eq!(permits(&narrow, Some(tenant(1)), *action), expected, "{role} {scope} {action:?}");
+                }
+            }
+        }
+        let editor = holder(Role::Admin, Scopes::of(&[Scope::Complete]));
+        assert!(editor.grant(CompleteAs { tenant: tenant(1) }).is_ok());
+        assert!(editor.grant(StartRun { tenant: tenant(1) }).is_err());
+        assert!(editor.grant(ManageKeys { tenant: tenant(1) }).is_err());
     }
 }

@@ -1,6 +1,7 @@
 //! Everything that can be asked for: one small struct per right, so that a function's signature says which it needs.
+//! The list says of each which scope of a key it lies in.
 
-use atelier_domain::TenantId;
+use atelier_domain::{Scope, TenantId};
 
 /// Something that a caller may be granted. Sealed: the rights below are all there are.
 pub trait Right: Clone + std::fmt::Debug + Send + Sync + sealed::Sealed + 'static {
@@ -23,8 +24,8 @@ mod sealed {
 
 macro_rules! rights {
     (
-        of a tenant { $($(#[$tenant_doc:meta])* $of_tenant:ident => $tenant_name:literal,)* }
-        of the installation { $($(#[$doc:meta])* $global:ident => $name:literal,)* }
+        of a tenant { $($(#[$tenant_doc:meta])* $of_tenant:ident => $tenant_name:literal in $tenant_scope:ident,)* }
+        of the installation { $($(#[$doc:meta])* $global:ident => $name:literal in $scope:ident,)* }
     ) => {
         /// What a right is about, as the policy sees it.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -43,6 +44,15 @@ macro_rules! rights {
                 match self {
                     $(Self::$of_tenant => $tenant_name,)*
                     $(Self::$global => $name,)*
+                }
+            }
+
+            /// The scope that a key needs for it, whatever its role.
+            #[must_use]
+            pub fn scope(self) -> Scope {
+                match self {
+                    $(Self::$of_tenant => Scope::$tenant_scope,)*
+                    $(Self::$global => Scope::$scope,)*
                 }
             }
 
@@ -102,54 +112,58 @@ macro_rules! rights {
 rights! {
     of a tenant {
         /// Run completions with the tenant's models.
-        CompleteAs => "complete",
+        CompleteAs => "complete" in Complete,
         /// Write what a request used into the ledger.
-        Meter => "meter",
+        Meter => "meter" in Complete,
         /// List the models that the tenant may use.
-        ReadModels => "read_models",
+        ReadModels => "read_models" in Complete,
         /// Give code to learn from, or take it away.
-        WriteSources => "write_sources",
+        WriteSources => "write_sources" in Learn,
         /// See the sources and their content.
-        ReadSources => "read_sources",
+        ReadSources => "read_sources" in Learn,
         /// Name a folder of the server's own as a source.
-        ReadServerFolder => "read_server_folder",
+        ReadServerFolder => "read_server_folder" in Learn,
         /// Start a run.
-        StartRun => "start_run",
+        StartRun => "start_run" in Learn,
         /// Stop a run.
-        CancelRun => "cancel_run",
+        CancelRun => "cancel_run" in Learn,
         /// See runs and follow their events.
-        ReadRuns => "read_runs",
+        ReadRuns => "read_runs" in Read,
         /// Measure the tenant's model on code.
-        Evaluate => "evaluate",
+        Evaluate => "evaluate" in Learn,
         /// See versions and aliases.
-        ReadVersions => "read_versions",
+        ReadVersions => "read_versions" in Read,
         /// Move an alias to another version.
-        MoveAlias => "move_alias",
+        MoveAlias => "move_alias" in Learn,
         /// See the tenant's usage.
-        ReadUsage => "read_usage",
+        ReadUsage => "read_usage" in Usage,
         /// See the tenant's audit trail.
-        ReadAudit => "read_audit",
+        ReadAudit => "read_audit" in Audit,
         /// See the tenant's name and plan.
-        ReadTenant => "read_tenant",
-        /// Make, list and revoke the tenant's keys.
-        ManageKeys => "manage_keys",
+        ReadTenant => "read_tenant" in Read,
+        /// Make, list, change and revoke the tenant's keys.
+        ManageKeys => "manage_keys" in Manage,
+        /// See the tenant's projects, people and machines.
+        ReadOrganization => "read_organization" in Read,
+        /// Change the tenant's projects, people and machines.
+        ManageOrganization => "manage_organization" in Manage,
         /// Change the tenant's plan, or delete it.
-        ManageTenant => "manage_tenant",
+        ManageTenant => "manage_tenant" in Operate,
         /// Carry out a job that was claimed for the tenant.
-        RunJob => "run_job",
+        RunJob => "run_job" in Learn,
         /// Read an adapter's files into memory.
-        LoadAdapter => "load_adapter",
+        LoadAdapter => "load_adapter" in Complete,
     }
     of the installation {
         /// Make a tenant.
-        CreateTenant => "create_tenant",
+        CreateTenant => "create_tenant" in Operate,
         /// See all tenants.
-        ListTenants => "list_tenants",
+        ListTenants => "list_tenants" in Operate,
         /// See what operators did.
-        ReadOperatorAudit => "read_operator_audit",
+        ReadOperatorAudit => "read_operator_audit" in Operate,
         /// Correct the ledger by a new row.
-        CorrectUsage => "correct_usage",
+        CorrectUsage => "correct_usage" in Operate,
         /// Claim the next job, whosever it is.
-        WorkJobs => "work_jobs",
+        WorkJobs => "work_jobs" in Operate,
     }
 }

@@ -16,6 +16,7 @@ mod error;
 mod extract;
 mod health;
 mod matrix;
+mod keys;
 mod metrics;
 mod models;
 mod observe;

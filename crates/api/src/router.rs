@@ -15,11 +15,11 @@ use crate::endpoint::{Access, Endpoint};
 use crate::error::ApiError;
 use crate::metrics::{self, Metrics};
 use crate::state::AppState;
-use crate::{completions, health, models, observe, openapi, runs, sources, tenants, usage, versions};
+use crate::{completions, health, keys, models, observe, openapi, runs, sources, tenants, usage, versions};
 
 /// Every endpoint of the server.
 pub fn endpoints() -> Vec<Endpoint> {
-    [completing(), learning(), serving(), operating(), anybodys()].into_iter().flatten().collect()
+    [completing(), learning(), serving(), managing(), operating(), anybodys()].into_iter().flatten().collect()
 }
 
 fn completing() -> Vec<Endpoint> {
@@ -109,6 +109,30 @@ fn serving() -> Vec<Endpoint> {
     ]
 }
 
+fn managing() -> Vec<Endpoint> {
+    use Access::TenantAdmin;
+    vec![
+        Endpoint::new("create_key", TenantAdmin, post(keys::create_key), "/v1/keys")
+            .about("Makes a key of the tenant, shown only here")
+            .takes::<keys::CreateKeyRequest>()
+            .gives::<keys::CreatedKeyObject>(StatusCode::CREATED),
+        Endpoint::new("list_keys", TenantAdmin, get(keys::list_keys), "/v1/keys")
+            .about("The tenant's keys, revoked ones included")
+            .query("after", "Only keys after this one in the list")
+            .gives::<keys::KeyList>(StatusCode::OK),
+        Endpoint::new("get_key", TenantAdmin, get(keys::get_key), "/v1/keys/{key}")
+            .about("One key")
+            .gives::<keys::KeyObject>(StatusCode::OK),
+        Endpoint::new("update_key", TenantAdmin, patch(keys::update_key), "/v1/keys/{key}")
+            .about("Renames a key, or changes what it may and how long it lives; what it loses ends within a second")
+            .takes::<keys::UpdateKeyRequest>()
+            .gives::<keys::KeyObject>(StatusCode::OK),
+        Endpoint::new("delete_key", TenantAdmin, delete(keys::delete_key), "/v1/keys/{key}")
+            .about("Revokes a key within a second, open streams included")
+            .gives::<crate::wire::Deleted>(StatusCode::OK),
+    ]
+}
+
 fn operating() -> Vec<Endpoint> {
     use Access::{Operator, Tenant, TenantAdmin};
     vec![
@@ -131,7 +155,7 @@ fn operating() -> Vec<Endpoint> {
             .gives::<crate::wire::Deleted>(StatusCode::OK),
         Endpoint::new("rotate_key", TenantAdmin, post(tenants::rotate_key), "/v1/tenants/{tenant}/keys")
             .about("Makes a new key, shown only here, and revokes the tenant's others")
-            .gives::<tenants::KeyObject>(StatusCode::CREATED),
+            .gives::<keys::CreatedKeyObject>(StatusCode::CREATED),
     ]
 }
 

@@ -192,7 +192,7 @@ pub async fn list_run_events(
     Ok(Sse::new(body).keep_alive(KeepAlive::default()).into_response())
 }
 
-/// Follows a run until it ends; each look asks with the caller's own right again.
+/// Follows a run until it ends; each look asks again what the caller's key may do now.
 struct Follower {
     platform: Platform,
     caller: atelier_access::Caller,
@@ -212,6 +212,8 @@ impl Follower {
             if self.ended {
                 return None;
             }
+            // A key that was revoked meanwhile follows no further.
+            self.caller = self.platform.renew(&self.caller).await.ok()?;
             // The state before the events: what a run says last is written before it ends.
             let run = self.platform.get_run(&self.caller, self.id).await.ok()?;
             self.waiting = self.platform.run_events(&self.caller, self.id, self.after).await.ok()?.into();

@@ -1,6 +1,5 @@
 //! `/v1/tenants`: the operator's own resource. Keys are shown once, in the answer that makes them.
 
-use atelier_access::ApiKey;
 use atelier_domain::Plan;
 use atelier_platform::{Platform, TenantRecord};
 use axum::Json;
@@ -12,6 +11,7 @@ use utoipa::ToSchema;
 use crate::caller::Authenticated;
 use crate::error::ApiError;
 use crate::extract::WireJson;
+use crate::keys::{CreatedKeyObject, created_key_object};
 use crate::wire::{Deleted, list_object};
 
 /// Body of `POST /v1/tenants`.
@@ -54,18 +54,7 @@ pub struct CreatedTenantObject {
     #[serde(flatten)]
     pub tenant: TenantObject,
     /// Its first key.
-    pub key: KeyObject,
-}
-
-/// A key, in the one answer that shows it.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct KeyObject {
-    /// Always `api_key`.
-    pub object: &'static str,
-    /// The key's public part, which also stands in the key itself: enough to tell keys apart, not to use one.
-    pub id: String,
-    /// The whole key; it cannot be shown again.
-    pub value: String,
+    pub key: CreatedKeyObject,
 }
 
 list_object! {
@@ -80,7 +69,7 @@ pub async fn create_tenant(
     WireJson(body): WireJson<CreateTenantRequest>,
 ) -> Result<(StatusCode, Json<CreatedTenantObject>), ApiError> {
     let created = platform.create_tenant(&caller, &body.name, plan(&body.plan)?).await?;
-    let object = CreatedTenantObject { tenant: tenant_object(created.tenant), key: key_object(&created.key) };
+    let object = CreatedTenantObject { tenant: tenant_object(created.tenant), key: created_key_object(created.key) };
     Ok((StatusCode::CREATED, Json(object)))
 }
 
@@ -127,8 +116,8 @@ pub async fn rotate_key(
     State(platform): State<Platform>,
     Authenticated(caller): Authenticated,
     Path(tenant): Path<String>,
-) -> Result<(StatusCode, Json<KeyObject>), ApiError> {
-    Ok((StatusCode::CREATED, Json(key_object(&platform.rotate_key(&caller, &tenant).await?))))
+) -> Result<(StatusCode, Json<CreatedKeyObject>), ApiError> {
+    Ok((StatusCode::CREATED, Json(created_key_object(platform.rotate_key(&caller, &tenant).await?))))
 }
 
 fn plan(word: &str) -> Result<Plan, ApiError> {
@@ -145,8 +134,4 @@ fn tenant_object(tenant: TenantRecord) -> TenantObject {
         plan: tenant.plan.to_string(),
         created_at: tenant.created_at.seconds(),
     }
-}
-
-fn key_object(key: &ApiKey) -> KeyObject {
-    KeyObject { object: "api_key", id: key.public_id().to_string(), value: key.reveal().to_owned() }
 }

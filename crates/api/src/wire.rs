@@ -21,6 +21,11 @@ impl Deleted {
     }
 }
 
+/// Whether there may be more than this page of the store's.
+pub fn page_has_more<T>(page: &[T]) -> bool {
+    page.len() >= atelier_domain::limits::PAGE_ROWS_MAX
+}
+
 /// Declares a resource's list object: `{"object": "list", "data": […], "has_more": false}`.
 macro_rules! list_object {
     ($(#[$doc:meta])* $name:ident of $item:ty) => {

@@ -89,6 +89,22 @@ id!(
     JobId, "job_", "job id"
 );
 id!(
+    /// A project: a part of a tenant that keys and usage are told apart by.
+    ProjectId, "proj_", "project id"
+);
+id!(
+    /// A person of a tenant.
+    UserId, "user-", "user id"
+);
+id!(
+    /// An account of a machine in a project.
+    ServiceAccountId, "svc_acct_", "service account id"
+);
+id!(
+    /// An invitation of a person who is not there yet.
+    InviteId, "invite-", "invite id"
+);
+id!(
     /// One metered request, as clients see it in `id` of a completion.
     RequestId, "cmpl-", "request id"
 );

@@ -2,8 +2,8 @@
 //! Every other crate but `kernels` and `model` speaks in these, so that no id, digest or amount travels as a bare
 //! string or number.
 //!
-//! Layout, in reading order: [`ids`] and [`names`] say who and what; [`plan`] says what a tenant bought and what a
-//! key may be; [`digest`] names content; [`money`] counts tokens and micro-units; [`time`] is the only clock;
+//! Layout, in reading order: [`ids`] and [`names`] say who and what; [`plan`] says what a tenant bought, [`role`]
+//! what a key may be; [`digest`] names content; [`money`] counts tokens and micro-units; [`time`] is the only clock;
 //! [`limits`] holds every bound with its unit and its reason.
 //!
 //! Invariants: no I/O, nothing async, no dependency on another crate of ours; a value of a type here has passed its
@@ -15,14 +15,18 @@ pub mod limits;
 pub mod money;
 pub mod names;
 pub mod plan;
+pub mod role;
 pub mod separation;
 pub mod time;
 
 pub use digest::Digest;
-pub use ids::{JobId, KeyId, RequestId, RunId, SourceId, TenantId, VersionNumber};
+pub use ids::{
+    InviteId, JobId, KeyId, ProjectId, RequestId, RunId, ServiceAccountId, SourceId, TenantId, UserId, VersionNumber,
+};
 pub use money::{MicroUnits, TokenCounts, TokenPrice};
-pub use names::{ModelName, Suffix, TenantName};
-pub use plan::{Plan, Role};
+pub use names::{Label, ModelName, Suffix, TenantName};
+pub use plan::Plan;
+pub use role::{Role, Scope, Scopes};
 pub use separation::Separation;
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};
 

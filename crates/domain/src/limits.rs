@@ -12,6 +12,17 @@ pub const SLUG_BYTES_MAX: usize = 40;
 pub const SOURCE_NAME_BYTES_MAX: usize = 256;
 /// Bytes of an idempotency key, as the HTTP draft's implementations commonly allow.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+/// Bytes of what people call a key, a project or a person: a line of a list.
+pub const LABEL_BYTES_MAX: usize = 200;
+/// How long a key may be made for, as OpenAI's API has it: a year.
+pub const KEY_LIFETIME_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// How stale what a process remembers of keys may be: with [`STREAM_RECHECK_INTERVAL`] well inside the second in which
+/// a revocation takes effect everywhere.
+pub const KEY_CHANGES_INTERVAL: Duration = Duration::from_millis(400);
+/// How often open streams are held against the keys that opened them.
+pub const STREAM_RECHECK_INTERVAL: Duration = Duration::from_millis(200);
+/// Looks at a stream's key that may fail in a row before the stream is cut: a second of a database that does not answer.
+pub const STREAM_RECHECK_FAILURES_MAX: u32 = 5;
 /// Living keys of one tenant: enough for every machine of a team, few enough to list in one page.
 pub const KEYS_PER_TENANT_MAX: usize = 1_000;
 /// Key records held in memory so that a request costs no read: about 300 bytes each.
@@ -158,6 +169,10 @@ pub const LEDGER_ATTEMPTS_MAX: usize = 5;
 pub const DATABASE_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 const _: () = {
+    assert!(
+        KEY_CHANGES_INTERVAL.as_millis() + STREAM_RECHECK_INTERVAL.as_millis() <= 750,
+        "a revoked key's streams end within a second, and reading and settling take time too"
+    );
     assert!(JOB_HEARTBEAT.as_secs() * 2 < JOB_LEASE.as_secs(), "one lost heartbeat must not lose the lease");
     assert!(PREFILL_CHUNK_TOKENS <= STEP_TOKEN_BUDGET);
     assert!(CHOICES_MAX as usize <= CHOICES_PER_REQUEST_MAX);

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::limits::SLUG_BYTES_MAX;
+use crate::limits::{LABEL_BYTES_MAX, SLUG_BYTES_MAX};
 use crate::{ParseError, VersionNumber, serde_by_text};
 
 /// The model name that every client may use for ever: what it resolves to follows the key's tenant and plan.
@@ -74,6 +74,41 @@ fn is_slug(text: &str) -> bool {
         && text.starts_with(|first: char| first.is_ascii_lowercase() || first.is_ascii_digit())
         && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
 }
+
+/// What people call a key, a project or a person: free text of one line.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Label(String);
+
+impl Label {
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for Label {
+    type Err = ParseError;
+
+    /// Spaces around it are taken away; control characters are refused, which could forge lines of a log or a terminal.
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let text = text.trim();
+        let printable = !text.is_empty() && text.len() <= LABEL_BYTES_MAX && !text.chars().any(char::is_control);
+        if printable {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(ParseError { what: "name", reason: "1 to 200 bytes of text without line breaks" })
+        }
+    }
+}
+
+serde_by_text!(Label);
 
 /// A model's name as a client sends it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -155,6 +190,24 @@ mod tests {
             ("a ", false),
         ] {
             assert_eq!(text.parse::<TenantName>().is_ok(), valid, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn labels_are_one_line_of_text() {
+        let long = "a".repeat(201);
+        for (text, expected) in [
+            ("CI of the shop", Some("CI of the shop")),
+            ("  laptop ", Some("laptop")),
+            ("Büro", Some("Büro")),
+            (&long[..200], Some(&long[..200])),
+            (&long, None),
+            ("", None),
+            ("   ", None),
+            ("a\nb", None),
+            ("a\u{1b}[31m", None),
+        ] {
+            assert_eq!(text.parse::<Label>().ok().as_ref().map(Label::as_str), expected, "{text:?}");
         }
     }
 

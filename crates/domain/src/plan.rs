@@ -1,4 +1,4 @@
-//! What a tenant bought, and what a key may stand for.
+//! What a tenant bought.
 
 use std::fmt;
 use std::str::FromStr;
@@ -67,51 +67,6 @@ impl FromStr for Plan {
 
 serde_by_text!(Plan);
 
-/// What a key stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// Runs the installation; belongs to no tenant.
-    Operator,
-    /// Manages one tenant.
-    Admin,
-    /// Uses one tenant's models.
-    Member,
-}
-
-impl Role {
-    /// Every role, mightiest first.
-    pub const ALL: [Self; 3] = [Self::Operator, Self::Admin, Self::Member];
-
-    /// The role's name on every interface.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Operator => "operator",
-            Self::Admin => "admin",
-            Self::Member => "member",
-        }
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Role {
-    type Err = ParseError;
-
-    fn from_str(text: &str) -> Result<Self, ParseError> {
-        Self::ALL
-            .into_iter()
-            .find(|role| role.as_str() == text)
-            .ok_or(ParseError { what: "role", reason: "operator, admin or member" })
-    }
-}
-
-serde_by_text!(Role);
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,11 +76,7 @@ mod tests {
         for plan in Plan::ALL {
             assert_eq!(plan.as_str().parse(), Ok(plan));
         }
-        for role in Role::ALL {
-            assert_eq!(role.as_str().parse(), Ok(role));
-        }
         assert!("Shared".parse::<Plan>().is_err());
-        assert!("".parse::<Role>().is_err());
     }
 
     #[test]

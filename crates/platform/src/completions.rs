@@ -80,7 +80,10 @@ impl Platform {
         let submitted: Result<Vec<Generation>, _> =
             plans.iter().map(|plan| self.engine().submit(plan.job.clone())).collect();
         match submitted {
-            Ok(generations) => Ok(CompletionStream::start(self, (id, request), plans, generations, meter, admission)),
+            Ok(generations) => {
+                let watched = self.open_streams().watch(caller.clone());
+                Ok(CompletionStream::start(self, (id, request), plans, generations, (meter, admission), watched))
+            }
             Err(error) => {
                 meter.settle(TokenCounts::default(), Outcome::Failed).await;
                 Err(error.into())

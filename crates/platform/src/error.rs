@@ -29,6 +29,12 @@ pub enum PlatformError {
     /// No key, or none that is valid.
     #[error("Incorrect API key provided. Check the key, or ask the operator for a new one.")]
     NotAuthenticated,
+    /// The key that something went on under is no longer good for it.
+    #[error(
+        "The key that this was begun with was revoked, has expired or may no longer do this. What was generated until \
+         now is counted. Go on with another key."
+    )]
+    KeyEnded,
     /// Not there, or not the caller's to see.
     #[error("{message}")]
     NotFound {
@@ -146,7 +152,7 @@ impl PlatformError {
             Self::Invalid { param, code, .. } => ErrorKind::InvalidRequest { param: *param, code: *code },
             Self::Source(SourceRefused::Pack(_)) => ErrorKind::Internal,
             Self::Source(_) => ErrorKind::InvalidRequest { param: None, code: Some("invalid_source") },
-            Self::NotAuthenticated => ErrorKind::NotAuthenticated,
+            Self::NotAuthenticated | Self::KeyEnded => ErrorKind::NotAuthenticated,
             Self::NotFound { code, .. } => ErrorKind::NotFound { code },
             Self::Conflict { code, .. } => ErrorKind::Conflict { code },
             Self::TooManyRequests { retry_after_ms, .. } => {
@@ -193,6 +199,12 @@ impl From<Denied> for PlatformError {
         match denied {
             Denied::NotAuthenticated => Self::NotAuthenticated,
             Denied::Hidden => Self::not_found(),
+            Denied::Exceeds => Self::invalid(
+                "A key cannot be given a role or scopes that the key which makes it has not. Ask for less, or use \
+                 another key.",
+                "scopes",
+                "rights_exceeded",
+            ),
         }
     }
 }

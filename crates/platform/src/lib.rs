@@ -2,8 +2,8 @@
 //! method of [`Platform`]. Wires store, engine and trainer together; knows neither HTTP nor SQL.
 //!
 //! Layout, in reading order: [`platform`] opens and closes everything; [`completions`] tells a request's story (the
-//! steps lie in `models`, `limits`, `metering` and `stream`); [`tenants`], [`sources`], [`learn`] (runs), [`versions`] and [`usage`] are
-//! the other resources; `adapters` lends tenants' adapters to an engine that knows digests only; `worker` claims jobs
+//! steps lie in `models`, `limits`, `metering` and `stream`, and `watch` cuts it when its key ends); [`tenants`],
+//! [`keys`], [`sources`], [`learn`] (runs), [`versions`] and [`usage`] are the other resources; `adapters` lends tenants' adapters to an engine that knows digests only; `worker` claims jobs
 //! and `pipeline` carries them out.
 //!
 //! Invariants:
@@ -16,6 +16,7 @@
 mod adapters;
 pub mod completions;
 mod error;
+pub mod keys;
 pub mod learn;
 mod limits;
 mod metering;
@@ -28,18 +29,21 @@ pub mod tenants;
 mod training_base;
 pub mod usage;
 pub mod versions;
+mod watch;
 mod worker;
 
 pub use atelier_engine::{EngineOptions, FinishReason};
 pub use atelier_model::{Adapter, AdapterFiles, Model, Tier, WeightFormat};
 pub use atelier_store::{
-    Aliases, BucketWidth, DatabaseOptions, DatabaseUrls, Progress, RunError, RunEvent, RunRecord, RunState,
+    Aliases, BucketWidth, CreatedKey, DatabaseOptions, DatabaseUrls, KeyQuery, KeySummary, Progress, RunError, RunEvent,
+    RunRecord, RunState,
     SourceOrigin, SourceRecord, TenantRecord, UsageBucket, UsagePage, UsageQuery, UsageResult, VersionRecord,
 };
 pub use atelier_trainer::{EvalCard, Interval, ItemLoss, SourceFile, mean_loss, paired_ci95};
 
 pub use completions::{CompletionRequest, Prompt};
 pub use error::{ErrorKind, PlatformError};
+pub use keys::{ChangeKey, MakeKey};
 pub use learn::{LearnOptions, RunKind, StartRun, run_kind};
 pub use models::ModelInfo;
 pub use pipeline::evaluate::held_out_losses;

@@ -18,6 +18,7 @@ use crate::adapters::{Adapters, domain_digest};
 use crate::error::PlatformError;
 use crate::limits::Limits;
 use crate::training_base::TrainingBase;
+use crate::watch::{self, OpenStreams};
 use crate::worker::{self, RunningJobs};
 
 /// What to open.
@@ -145,6 +146,9 @@ struct Inner {
     cut: CancellationToken,
     /// Requests until they are settled.
     tasks: TaskTracker,
+    streams: Arc<OpenStreams>,
+    /// Ends the task that watches the streams, when there are none any more.
+    streams_ended: CancellationToken,
 }
 
 impl std::fmt::Debug for Platform {
@@ -186,8 +190,11 @@ impl Platform {
             workers: TaskTracker::new(),
             cut: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            streams: Arc::default(),
+            streams_ended: CancellationToken::new(),
         };
         let platform = Self { inner: Arc::new(inner) };
+        tokio::spawn(watch::watch_streams(platform.clone()));
         for _ in 0..options.workers {
             platform.inner.workers.spawn(worker::work(platform.clone()));
         }
@@ -207,6 +214,7 @@ impl Platform {
             inner.cut.cancel();
             inner.tasks.wait().await;
         }
+        inner.streams_ended.cancel();
         inner.workers.wait().await;
         let engine = inner.engine.clone();
         if tokio::task::spawn_blocking(move || engine.shutdown()).await.is_err() {
@@ -314,6 +322,14 @@ impl Platform {
 
     pub(crate) fn cut(&self) -> CancellationToken {
         self.inner.cut.clone()
+    }
+
+    pub(crate) fn open_streams(&self) -> &Arc<OpenStreams> {
+        &self.inner.streams
+    }
+
+    pub(crate) fn streams_ended(&self) -> &CancellationToken {
+        &self.inner.streams_ended
     }
 
     pub(crate) fn tasks(&self) -> &TaskTracker {

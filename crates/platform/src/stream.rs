@@ -19,6 +19,7 @@ use crate::error::PlatformError;
 use crate::limits::Admission;
 use crate::metering::Meter;
 use crate::platform::Platform;
+use crate::watch::{Leash, Watched};
 
 /// A token with its log-probability.
 #[derive(Debug, Clone, PartialEq)]
@@ -80,6 +81,7 @@ pub struct CompletionStream {
     /// The model's name as it was asked for.
     pub model: String,
     events: mpsc::Receiver<CompletionEvent>,
+    leash: Leash,
 }
 
 /// One choice before it runs.
@@ -93,9 +95,16 @@ pub(crate) struct ChoicePlan {
 }
 
 impl CompletionStream {
-    /// The next event; none after the last.
+    /// The next event; none after the last. Once the stream is cut from outside, what waits unread is not given any
+    /// more: only how it ended.
     pub async fn next(&mut self) -> Option<CompletionEvent> {
-        self.events.recv().await
+        loop {
+            let event = self.events.recv().await?;
+            let is_last = matches!(event, CompletionEvent::Done { .. } | CompletionEvent::Failed(_));
+            if is_last || !self.leash.has_ended() {
+                return Some(event);
+            }
+        }
     }
 
     /// Starts the pump.
@@ -104,8 +113,8 @@ impl CompletionStream {
         (id, request): (RequestId, CompletionRequest),
         plans: Vec<ChoicePlan>,
         generations: Vec<Generation>,
-        meter: Meter,
-        admission: Admission,
+        (meter, admission): (Meter, Admission),
+        (watched, leash): (Watched, Leash),
     ) -> Self {
         let (sender, events) = mpsc::channel(limits::STREAM_EVENTS_MAX);
         let mut merged = SelectAll::new();
@@ -121,15 +130,17 @@ impl CompletionStream {
         let pump = Pump {
             base: Arc::clone(platform.base()),
             cut: platform.cut(),
+            leash: leash.clone(),
             choices,
             merged,
             pending: VecDeque::new(),
             sender,
             meter,
             _admission: admission,
+            _watched: watched,
         };
         platform.tasks().spawn(pump.run());
-        Self { id, created: platform.store().now(), model: request.model, events }
+        Self { id, created: platform.store().now(), model: request.model, events, leash }
     }
 }
 
@@ -144,6 +155,8 @@ struct Pump {
     base: Arc<Model>,
     /// Cancelled when the platform can wait no longer.
     cut: CancellationToken,
+    /// Ends when the key is no longer good for it.
+    leash: Leash,
     choices: Vec<Choice>,
     merged: SelectAll<BoxStream<'static, (usize, Event)>>,
     /// Translated and not yet taken by the client.
@@ -151,6 +164,7 @@ struct Pump {
     sender: mpsc::Sender<CompletionEvent>,
     meter: Meter,
     _admission: Admission,
+    _watched: Watched,
 }
 
 /// How the pumping ended.
@@ -163,7 +177,7 @@ enum End {
 impl Pump {
     async fn run(mut self) {
         let end = self.pump().await;
-        let Self { choices, merged, sender, meter, _admission, .. } = self;
+        let Self { choices, merged, sender, meter, _admission, _watched, .. } = self;
         // Cancels whatever still runs; the counts are final once the engine has let go of it.
         drop(merged);
         for choice in &choices {
@@ -200,6 +214,7 @@ impl Pump {
                 biased;
                 () = sender.closed() => return End::ClientGone,
                 () = self.cut.cancelled() => return End::Failed(PlatformError::closing()),
+                error = self.leash.ended() => return End::Failed(error),
                 permit = sender.reserve(), if !self.pending.is_empty() => match (permit, self.pending.pop_front()) {
                     (Ok(permit), Some(event)) => permit.send(event),
                     _ => return End::ClientGone,

@@ -1,8 +1,8 @@
 //! Tenants: finding, making, moving between plans, new keys, deleting.
 
-use atelier_access::{ApiKey, Caller, right};
+use atelier_access::{Caller, right};
 use atelier_domain::{Plan, TenantId, TenantName};
-use atelier_store::{StoreError, TenantRecord};
+use atelier_store::{CreatedKey, StoreError, TenantRecord};
 
 use crate::error::PlatformError;
 use crate::platform::Platform;
@@ -13,7 +13,7 @@ pub struct CreatedTenant {
     /// The tenant.
     pub tenant: TenantRecord,
     /// An admin's key. Show it once; only a hash of it is kept.
-    pub key: ApiKey,
+    pub key: CreatedKey,
 }
 
 impl Platform {
@@ -87,8 +87,8 @@ impl Platform {
     /// Makes a new admin key and revokes the older ones.
     ///
     /// # Errors
-    /// When the caller may not, or there is no such tenant.
-    pub async fn rotate_key(&self, caller: &Caller, tenant: &str) -> Result<ApiKey, PlatformError> {
+    /// When the caller may not, its key is limited to some scopes, or there is no such tenant.
+    pub async fn rotate_key(&self, caller: &Caller, tenant: &str) -> Result<CreatedKey, PlatformError> {
         let tenant = self.get_tenant(caller, tenant).await?.id;
         Ok(self.store().rotate_key(&caller.grant(right::ManageKeys { tenant })?).await?)
     }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::commands::key::KeyCommand;
+
 /// Where everything lives unless told otherwise.
 const DEFAULT_DATA: &str = "./atelier-data";
 
@@ -41,6 +43,12 @@ pub enum Command {
         /// What to do with them.
         #[command(subcommand)]
         command: TenantCommand,
+    },
+    /// Create, list and revoke a tenant's keys.
+    Key {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: KeyCommand,
     },
     /// Learn from a folder of code; the better adapter goes live by itself.
     Learn(LearnArgs),

@@ -1,44 +1,102 @@
-//! API keys: making, checking, revoking.
-
-use std::collections::HashMap;
+//! API keys: making, checking, changing, revoking.
 
 use atelier_access::key::KEY_RANDOM_BYTES;
 use atelier_access::right::ManageKeys;
-use atelier_access::{ApiKey, Caller, Denied, Granted, KeyKind, KeyRecord, PublicId, verify};
-use atelier_domain::limits::{KEY_CACHE_RECORDS_MAX, KEY_LAST_USED_INTERVAL, KEYS_PER_TENANT_MAX};
-use atelier_domain::{KeyId, Role, TenantId, Timestamp};
-use parking_lot::Mutex;
-use serde_json::json;
+use atelier_access::{ApiKey, Caller, Denied, Granted, KeyKind, KeyOwner, KeyRecord, KeyRights, PublicId, verify};
+use atelier_domain::limits::{KEYS_PER_TENANT_MAX, PAGE_ROWS_MAX};
+use atelier_domain::{KeyId, Label, ProjectId, Role, Scopes, TenantId, Timestamp};
+use serde_json::{Value as Json, json};
 
 use crate::audit;
 use crate::error::StoreError;
+use crate::key_cache::announce;
 use crate::open::{Store, random_bytes};
 use crate::sql::{Row, Transaction, values};
 
 /// What may be shown of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeySummary {
-    /// The key's id.
+    /// The key's id, the same wherever the key is spoken of.
     pub id: KeyId,
-    /// The part of its text that names it.
-    pub public_id: PublicId,
+    /// The beginning of its text, by which whoever holds it knows it.
+    pub redacted: String,
+    /// What people call it.
+    pub name: Option<Label>,
     /// What it may be.
     pub role: Role,
+    /// What of the role's rights it has.
+    pub scopes: Scopes,
+    /// The project that its use is counted for.
+    pub project: Option<ProjectId>,
+    /// Who holds it, where that is known.
+    pub owner: Option<KeyOwner>,
     /// When it was made.
     pub created_at: Timestamp,
+    /// When it ends by itself.
+    pub expires_at: Option<Timestamp>,
     /// When it was last used, to the minute.
     pub last_used_at: Option<Timestamp>,
     /// When it was revoked.
     pub revoked_at: Option<Timestamp>,
 }
 
+/// A key to be made.
+#[derive(Debug, Clone)]
+pub struct NewKey {
+    /// What people call it.
+    pub name: Option<Label>,
+    /// What it may be, as the maker may hand it out.
+    pub rights: KeyRights,
+    /// The project that its use is counted for.
+    pub project: Option<ProjectId>,
+    /// Who will hold it.
+    pub owner: Option<KeyOwner>,
+    /// When it ends by itself.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A key that was just made: the only time that its text is to be had.
+#[derive(Debug, Clone)]
+pub struct CreatedKey {
+    /// What may be shown of it.
+    pub summary: KeySummary,
+    /// The key, secret and all.
+    pub key: ApiKey,
+}
+
+/// What of a key is to be another.
+#[derive(Debug, Clone, Default)]
+pub struct KeyChange {
+    /// What people call it.
+    pub name: Option<Label>,
+    /// What it may be.
+    pub rights: Option<KeyRights>,
+    /// When it ends by itself.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Which of a tenant's keys to list.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct KeyQuery {
+    /// Those that come after this one in the list.
+    pub after: Option<KeyId>,
+    /// Those of this project.
+    pub project: Option<ProjectId>,
+    /// Those of this role.
+    pub role: Option<Role>,
+    /// Those that are not revoked.
+    pub living: bool,
+}
+
 impl Store {
     /// Who shows this key.
     ///
     /// # Errors
-    /// [`Denied::NotAuthenticated`] when the text is no key, or one that is unknown or revoked.
+    /// [`Denied::NotAuthenticated`] when the text is no key, or one that is unknown, revoked or past its time. What the
+    /// database says: a key that cannot be checked is not let in.
     pub async fn authenticate(&self, text: &str) -> Result<Caller, StoreError> {
         let key = ApiKey::parse(text).map_err(|_| Denied::NotAuthenticated)?;
+        self.notice_key_changes().await?;
         let record = match self.inner.keys.get(key.public_id()) {
             Some(record) => record,
             None => self.load_key(key.public_id()).await?.ok_or(Denied::NotAuthenticated)?,
@@ -49,6 +107,21 @@ impl Store {
             self.inner.ledger.touch_key(record.id, now);
         }
         Ok(caller)
+    }
+
+    /// The same caller as its key stands now, at most [`KEY_CHANGES_INTERVAL`](atelier_domain::limits) ago: for what
+    /// goes on longer than that under a key which was checked when it began.
+    ///
+    /// # Errors
+    /// [`Denied::NotAuthenticated`] when the key is revoked or past its time meanwhile.
+    pub async fn renew(&self, caller: &Caller) -> Result<Caller, StoreError> {
+        let Some(key) = caller.key() else { return Ok(caller.clone()) };
+        self.notice_key_changes().await?;
+        let record = match self.inner.keys.get_by_id(key) {
+            Some(record) => record,
+            None => self.load_key_by_id(key).await?.ok_or(Denied::NotAuthenticated)?,
+        };
+        Ok(caller.renewed(&record, self.now())?)
     }
 
     /// The operator's key, at the very first start only; show it, it cannot be had again.
@@ -62,13 +135,13 @@ impl Store {
         if known.is_some() {
             return Ok(None);
         }
-        let (record, key) = self.insert_key(&mut transaction, None, Role::Operator).await?;
+        let made = self.insert_key(&mut transaction, NewRow::of(None, Role::Operator)).await?;
         let detail = json!({"role": Role::Operator.as_str()});
-        let subject = record.id.to_string();
+        let subject = made.summary.id.to_string();
         audit::append_operator(&mut transaction, self.now(), None, &Self::system(), "bootstrap", &subject, &detail)
             .await?;
         transaction.commit().await?;
-        Ok(Some(key))
+        Ok(Some(made.key))
     }
 
     /// A new operator's key in place of all others: for an operator who lost it and holds the data folder.
@@ -79,56 +152,115 @@ impl Store {
         const REVOKE: &str = "UPDATE keys SET revoked_at = $2 WHERE role = $1 AND revoked_at IS NULL";
         let mut transaction = self.control().begin().await?;
         transaction.execute(REVOKE, values![Role::Operator, self.now()]).await?;
-        let (record, key) = self.insert_key(&mut transaction, None, Role::Operator).await?;
-        let (subject, detail) = (record.id.to_string(), json!({}));
-        audit::append_operator(
-            &mut transaction,
-            self.now(),
-            None,
-            &Self::system(),
-            "replace_operator_key",
-            &subject,
-            &detail,
-        )
-        .await?;
+        let made = self.insert_key(&mut transaction, NewRow::of(None, Role::Operator)).await?;
+        let (now, action, subject) = (self.now(), "replace_operator_key", made.summary.id.to_string());
+        audit::append_operator(&mut transaction, now, None, &Self::system(), action, &subject, &json!({})).await?;
+        announce(&mut transaction).await?;
         transaction.commit().await?;
         self.inner.keys.forget_all();
-        Ok(key)
+        Ok(made.key)
     }
 
     /// A new key of the tenant; its text is in the answer and nowhere else.
     ///
     /// # Errors
-    /// [`Denied::Hidden`] for an operator's role; [`StoreError::TooMany`].
-    pub async fn create_key(&self, grant: &Granted<ManageKeys>, role: Role) -> Result<(KeyRecord, ApiKey), StoreError> {
-        if role == Role::Operator {
-            return Err(Denied::Hidden.into());
-        }
-        let mut transaction = self.control_for(grant.tenant()).begin().await?;
-        self.living_tenant(&mut transaction, grant.tenant()).await?;
-        const COUNT: &str = "SELECT COUNT(*) AS living FROM keys WHERE tenant_id = $1 AND revoked_at IS NULL";
-        let living = transaction.fetch_one(COUNT, values![grant.tenant()]).await?.count("living")?;
+    /// [`StoreError::TooMany`]; [`StoreError::NotFound`] when the tenant, the project or the holder is not there.
+    pub async fn create_key(&self, grant: &Granted<ManageKeys>, new: NewKey) -> Result<CreatedKey, StoreError> {
+        let tenant = grant.tenant();
+        let mut transaction = self.control_for(tenant).begin().await?;
+        self.living_tenant(&mut transaction, tenant).await?;
+        const COUNT: &str = "SELECT COUNT(*) AS living FROM keys
+            WHERE tenant_id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $2)";
+        let living = transaction.fetch_one(COUNT, values![tenant, self.now()]).await?.count("living")?;
         if living >= KEYS_PER_TENANT_MAX as u64 {
             return Err(StoreError::TooMany { what: "keys", limit: KEYS_PER_TENANT_MAX });
         }
-        let made = self.insert_key(&mut transaction, Some(grant.tenant()), role).await?;
-        record_change(&mut transaction, self.now(), grant, "create_key", &made.0.id.to_string(), role).await?;
+        check_belongings(&mut transaction, tenant, new.project, new.owner).await?;
+        let row = NewRow {
+            tenant: Some(tenant),
+            name: new.name,
+            role: new.rights.role(),
+            scopes: new.rights.scopes(),
+            project: new.project,
+            owner: new.owner,
+            expires_at: new.expires_at,
+        };
+        let made = self.insert_key(&mut transaction, row).await?;
+        let detail = detail_of(&made.summary);
+        self.record_key(&mut transaction, grant, "create_key", made.summary.id, &detail).await?;
         transaction.commit().await?;
         Ok(made)
     }
 
-    /// The tenant's keys, oldest first, revoked ones included.
+    /// The tenant's keys, oldest first, a page of them.
     ///
     /// # Errors
     /// What the database says.
-    pub async fn keys(&self, grant: &Granted<ManageKeys>) -> Result<Vec<KeySummary>, StoreError> {
-        const SQL: &str = "SELECT id, public_id, role, created_at, last_used_at, revoked_at FROM keys
-            WHERE tenant_id = $1 ORDER BY created_at, id";
-        let rows = self.control_for(grant.tenant()).fetch_all(SQL, values![grant.tenant()]).await?;
+    pub async fn keys(&self, grant: &Granted<ManageKeys>, query: KeyQuery) -> Result<Vec<KeySummary>, StoreError> {
+        // An id begins with the millisecond of its making, so that their order is that of age.
+        const SQL: &str = "SELECT id, public_id, name, role, scopes, project_id, user_id, service_account_id,
+            created_at, expires_at, last_used_at, revoked_at FROM keys
+            WHERE tenant_id = $1 AND id > $2 AND (project_id = $3 OR $3 = '') AND (role = $4 OR $4 = '')
+            AND ($5 = 0 OR revoked_at IS NULL) ORDER BY id LIMIT $6";
+        let text = |value: Option<String>| value.unwrap_or_default();
+        let filter = values![
+            grant.tenant(),
+            text(query.after.map(|after| after.to_string())),
+            text(query.project.map(|project| project.to_string())),
+            text(query.role.map(|role| role.to_string())),
+            i64::from(query.living),
+            PAGE_ROWS_MAX
+        ];
+        let rows = self.control_for(grant.tenant()).fetch_all(SQL, filter).await?;
         rows.iter().map(summary_of).collect()
     }
 
-    /// Makes a key worthless, from now on and everywhere.
+    /// One of the tenant's keys.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when the tenant has no such key.
+    pub async fn key(&self, grant: &Granted<ManageKeys>, key: KeyId) -> Result<KeySummary, StoreError> {
+        let control = self.control_for(grant.tenant());
+        let row = control.fetch_optional(READ, values![grant.tenant(), key]).await?.ok_or(NOT_FOUND)?;
+        summary_of(&row)
+    }
+
+    /// Changes a living key; what it may no longer do, it may no longer do within a second, everywhere.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when the tenant has no such key, or it is revoked.
+    pub async fn update_key(
+        &self,
+        grant: &Granted<ManageKeys>,
+        key: KeyId,
+        change: KeyChange,
+    ) -> Result<KeySummary, StoreError> {
+        const SQL: &str = "UPDATE keys SET name = $3, role = $4, scopes = $5, expires_at = $6
+            WHERE tenant_id = $1 AND id = $2 AND revoked_at IS NULL";
+        let tenant = grant.tenant();
+        let mut transaction = self.control_for(tenant).begin().await?;
+        let row = transaction.fetch_optional(READ, values![tenant, key]).await?.ok_or(NOT_FOUND)?;
+        let before = summary_of(&row)?;
+        let after = KeySummary {
+            name: change.name.or(before.name),
+            role: change.rights.map_or(before.role, KeyRights::role),
+            scopes: change.rights.map_or(before.scopes, KeyRights::scopes),
+            expires_at: change.expires_at.or(before.expires_at),
+            ..before
+        };
+        let scopes = stored_scopes(after.scopes);
+        let values = values![tenant, key, after.name.as_ref(), after.role, scopes, after.expires_at];
+        if transaction.execute(SQL, values).await? == 0 {
+            return Err(NOT_FOUND);
+        }
+        self.record_key(&mut transaction, grant, "update_key", key, &detail_of(&after)).await?;
+        announce(&mut transaction).await?;
+        transaction.commit().await?;
+        self.inner.keys.forget_all();
+        Ok(after)
+    }
+
+    /// Makes a key worthless, within a second and everywhere.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] when the tenant has no such key, or it is revoked already.
@@ -136,79 +268,185 @@ impl Store {
         const SQL: &str = "UPDATE keys SET revoked_at = $3 WHERE tenant_id = $1 AND id = $2 AND revoked_at IS NULL";
         let mut transaction = self.control_for(grant.tenant()).begin().await?;
         if transaction.execute(SQL, values![grant.tenant(), key, self.now()]).await? == 0 {
-            return Err(StoreError::NotFound { what: "key" });
+            return Err(NOT_FOUND);
         }
-        let (now, detail) = (self.now(), json!({}));
-        let (tenant, subject) = (Some(grant.tenant()), key.to_string());
-        audit::append_operator(&mut transaction, now, tenant, grant.actor(), "revoke_key", &subject, &detail).await?;
+        self.record_key(&mut transaction, grant, "revoke_key", key, &json!({})).await?;
+        announce(&mut transaction).await?;
         transaction.commit().await?;
         self.inner.keys.forget_all();
         Ok(())
     }
 
-    /// A new admin key in place of all the tenant's admin keys; members' keys stay.
+    /// A new admin key in place of all the tenant's admin keys; other keys stay.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] when the tenant is deleted.
-    pub async fn rotate_key(&self, grant: &Granted<ManageKeys>) -> Result<ApiKey, StoreError> {
+    /// [`StoreError::NotFound`] when the tenant is deleted; [`Denied::Exceeds`] for a key without every scope.
+    pub async fn rotate_key(&self, grant: &Granted<ManageKeys>) -> Result<CreatedKey, StoreError> {
         const REVOKE: &str =
             "UPDATE keys SET revoked_at = $3 WHERE tenant_id = $1 AND role = $2 AND revoked_at IS NULL";
-        let mut transaction = self.control_for(grant.tenant()).begin().await?;
-        self.living_tenant(&mut transaction, grant.tenant()).await?;
-        transaction.execute(REVOKE, values![grant.tenant(), Role::Admin, self.now()]).await?;
-        let (record, key) = self.insert_key(&mut transaction, Some(grant.tenant()), Role::Admin).await?;
-        record_change(&mut transaction, self.now(), grant, "rotate_key", &record.id.to_string(), Role::Admin).await?;
+        let (tenant, rights) = (grant.tenant(), grant.hand_out(Role::Admin, Scopes::ALL)?);
+        let mut transaction = self.control_for(tenant).begin().await?;
+        self.living_tenant(&mut transaction, tenant).await?;
+        transaction.execute(REVOKE, values![tenant, rights.role(), self.now()]).await?;
+        let made = self.insert_key(&mut transaction, NewRow::of(Some(tenant), rights.role())).await?;
+        let detail = detail_of(&made.summary);
+        self.record_key(&mut transaction, grant, "rotate_key", made.summary.id, &detail).await?;
+        announce(&mut transaction).await?;
         transaction.commit().await?;
         self.inner.keys.forget_all();
-        Ok(key)
+        Ok(made)
     }
 
     pub(crate) async fn insert_key(
         &self,
         transaction: &mut Transaction,
-        tenant: Option<TenantId>,
-        role: Role,
-    ) -> Result<(KeyRecord, ApiKey), StoreError> {
-        const SQL: &str = "INSERT INTO keys (id, public_id, tenant_id, role, secret_hash, created_at)
-            VALUES ($1, $2, $3, $4, $5, $6)";
+        row: NewRow,
+    ) -> Result<CreatedKey, StoreError> {
+        const SQL: &str = "INSERT INTO keys (id, public_id, tenant_id, name, role, scopes, project_id, user_id,
+            service_account_id, secret_hash, created_at, expires_at)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
         let now = self.now();
-        let key = ApiKey::generate(KeyKind::of(role), random_bytes::<KEY_RANDOM_BYTES>()?);
-        let record = KeyRecord {
-            id: KeyId::generate(now, random_bytes()?),
-            public_id: key.public_id().clone(),
-            tenant,
-            role,
-            secret_hash: key.secret_hash(&self.inner.pepper),
+        let key = ApiKey::generate(KeyKind::of(row.role), random_bytes::<KEY_RANDOM_BYTES>()?);
+        let id = KeyId::generate(now, random_bytes()?);
+        let (user, account) = match row.owner {
+            Some(KeyOwner::User(user)) => (Some(user), None),
+            Some(KeyOwner::ServiceAccount(account)) => (None, Some(account)),
+            None => (None, None),
+        };
+        let hash = key.secret_hash(&self.inner.pepper);
+        let values = values![
+            id,
+            key.public_id().as_str(),
+            row.tenant,
+            row.name.as_ref(),
+            row.role,
+            stored_scopes(row.scopes),
+            row.project,
+            user,
+            account,
+            hash.as_slice(),
+            now,
+            row.expires_at
+        ];
+        transaction.execute(SQL, values).await?;
+        let summary = KeySummary {
+            id,
+            redacted: key.redacted(),
+            name: row.name,
+            role: row.role,
+            scopes: row.scopes,
+            project: row.project,
+            owner: row.owner,
             created_at: now,
+            expires_at: row.expires_at,
+            last_used_at: None,
             revoked_at: None,
         };
-        let hash = record.secret_hash.as_slice();
-        transaction.execute(SQL, values![record.id, record.public_id.as_str(), tenant, role, hash, now]).await?;
-        Ok((record, key))
+        Ok(CreatedKey { summary, key })
+    }
+
+    async fn record_key(
+        &self,
+        transaction: &mut Transaction,
+        grant: &Granted<ManageKeys>,
+        action: &str,
+        key: KeyId,
+        detail: &Json,
+    ) -> Result<(), StoreError> {
+        let (now, tenant, subject) = (self.now(), Some(grant.tenant()), key.to_string());
+        audit::append_operator(transaction, now, tenant, grant.actor(), action, &subject, detail).await
     }
 
     /// Reads a key's record and remembers it, unless keys changed meanwhile.
     async fn load_key(&self, public_id: &PublicId) -> Result<Option<KeyRecord>, StoreError> {
-        const SQL: &str = "SELECT id, public_id, tenant_id, role, secret_hash, created_at, last_used_at, revoked_at
-            FROM keys WHERE public_id = $1";
+        const SQL: &str = "SELECT id, public_id, tenant_id, name, role, scopes, project_id, user_id,
+            service_account_id, secret_hash, created_at, expires_at, last_used_at, revoked_at FROM keys
+            WHERE public_id = $1 AND (tenant_id IS NULL OR EXISTS
+                (SELECT 1 FROM tenants WHERE tenants.id = keys.tenant_id AND tenants.deleted_at IS NULL))";
         let generation = self.inner.keys.generation();
-        let Some(row) = self.control().fetch_optional(SQL, values![public_id.as_str()]).await? else { return Ok(None) };
-        let record = record_of(&row)?;
+        let row = self.control().fetch_optional(SQL, values![public_id.as_str()]).await?;
+        self.remember(generation, row.as_ref())
+    }
+
+    async fn load_key_by_id(&self, id: KeyId) -> Result<Option<KeyRecord>, StoreError> {
+        const SQL: &str = "SELECT id, public_id, tenant_id, name, role, scopes, project_id, user_id,
+            service_account_id, secret_hash, created_at, expires_at, last_used_at, revoked_at FROM keys
+            WHERE id = $1 AND (tenant_id IS NULL OR EXISTS
+                (SELECT 1 FROM tenants WHERE tenants.id = keys.tenant_id AND tenants.deleted_at IS NULL))";
+        let generation = self.inner.keys.generation();
+        let row = self.control().fetch_optional(SQL, values![id]).await?;
+        self.remember(generation, row.as_ref())
+    }
+
+    fn remember(&self, generation: u64, row: Option<&Row>) -> Result<Option<KeyRecord>, StoreError> {
+        let Some(row) = row else { return Ok(None) };
+        let record = record_of(row)?;
         self.inner.keys.remember(generation, record.clone(), row.optional_time("last_used_at")?);
         Ok(Some(record))
     }
 }
 
-async fn record_change(
+const NOT_FOUND: StoreError = StoreError::NotFound { what: "key" };
+
+const READ: &str = "SELECT id, public_id, name, role, scopes, project_id, user_id, service_account_id,
+    created_at, expires_at, last_used_at, revoked_at FROM keys WHERE tenant_id = $1 AND id = $2";
+
+/// A key's row, but for what is made up for it.
+#[derive(Debug)]
+pub(crate) struct NewRow {
+    pub(crate) tenant: Option<TenantId>,
+    pub(crate) name: Option<Label>,
+    pub(crate) role: Role,
+    pub(crate) scopes: Scopes,
+    pub(crate) project: Option<ProjectId>,
+    pub(crate) owner: Option<KeyOwner>,
+    pub(crate) expires_at: Option<Timestamp>,
+}
+
+impl NewRow {
+    /// A nameless key of a role, with all that the role may, for ever.
+    pub(crate) fn of(tenant: Option<TenantId>, role: Role) -> Self {
+        Self { tenant, name: None, role, scopes: Scopes::ALL, project: None, owner: None, expires_at: None }
+    }
+}
+
+/// A project that lives and a holder who is there, both the tenant's.
+async fn check_belongings(
     transaction: &mut Transaction,
-    now: Timestamp,
-    grant: &Granted<ManageKeys>,
-    action: &str,
-    subject: &str,
-    role: Role,
+    tenant: TenantId,
+    project: Option<ProjectId>,
+    owner: Option<KeyOwner>,
 ) -> Result<(), StoreError> {
-    let detail = json!({"role": role.as_str()});
-    audit::append_operator(transaction, now, Some(grant.tenant()), grant.actor(), action, subject, &detail).await
+    const PROJECT: &str = "SELECT id FROM projects WHERE tenant_id = $1 AND id = $2 AND archived_at IS NULL";
+    const USER: &str = "SELECT id FROM users WHERE tenant_id = $1 AND id = $2 AND removed_at IS NULL";
+    const ACCOUNT: &str = "SELECT id FROM service_accounts WHERE tenant_id = $1 AND id = $2 AND removed_at IS NULL";
+    if let Some(project) = project {
+        let found = transaction.fetch_optional(PROJECT, values![tenant, project]).await?;
+        found.ok_or(StoreError::NotFound { what: "project" })?;
+    }
+    let found = match owner {
+        None => return Ok(()),
+        Some(KeyOwner::User(user)) => transaction.fetch_optional(USER, values![tenant, user]).await?,
+        Some(KeyOwner::ServiceAccount(account)) => {
+            transaction.fetch_optional(ACCOUNT, values![tenant, account]).await?
+        }
+    };
+    found.map(|_| ()).ok_or(StoreError::NotFound { what: "holder" })
+}
+
+/// What the trail says about a key that was made or changed.
+fn detail_of(key: &KeySummary) -> Json {
+    json!({
+        "role": key.role.as_str(),
+        "scopes": key.scopes.to_string(),
+        "project": key.project.map(|project| project.to_string()),
+        "expires_at": key.expires_at.map(Timestamp::seconds),
+    })
+}
+
+/// All of them are stored as nothing: a scope that comes later belongs to them too.
+fn stored_scopes(scopes: Scopes) -> Option<Scopes> {
+    (scopes != Scopes::ALL).then_some(scopes)
 }
 
 fn record_of(row: &Row) -> Result<KeyRecord, StoreError> {
@@ -216,75 +454,37 @@ fn record_of(row: &Row) -> Result<KeyRecord, StoreError> {
         id: row.parsed("id")?,
         public_id: row.parsed("public_id")?,
         tenant: row.optional_parsed("tenant_id")?,
+        name: row.optional_parsed("name")?,
         role: row.parsed("role")?,
+        scopes: row.optional_parsed("scopes")?.unwrap_or(Scopes::ALL),
+        project: row.optional_parsed("project_id")?,
+        owner: owner_of(row)?,
         secret_hash: row.bytes("secret_hash")?,
         created_at: row.time("created_at")?,
+        expires_at: row.optional_time("expires_at")?,
         revoked_at: row.optional_time("revoked_at")?,
     })
+}
+
+fn owner_of(row: &Row) -> Result<Option<KeyOwner>, StoreError> {
+    let user = row.optional_parsed("user_id")?.map(KeyOwner::User);
+    let account = row.optional_parsed("service_account_id")?.map(KeyOwner::ServiceAccount);
+    Ok(user.or(account))
 }
 
 fn summary_of(row: &Row) -> Result<KeySummary, StoreError> {
+    let (public_id, role): (PublicId, Role) = (row.parsed("public_id")?, row.parsed("role")?);
     Ok(KeySummary {
         id: row.parsed("id")?,
-        public_id: row.parsed("public_id")?,
-        role: row.parsed("role")?,
+        redacted: public_id.redacted(KeyKind::of(role)),
+        name: row.optional_parsed("name")?,
+        role,
+        scopes: row.optional_parsed("scopes")?.unwrap_or(Scopes::ALL),
+        project: row.optional_parsed("project_id")?,
+        owner: owner_of(row)?,
         created_at: row.time("created_at")?,
+        expires_at: row.optional_time("expires_at")?,
         last_used_at: row.optional_time("last_used_at")?,
         revoked_at: row.optional_time("revoked_at")?,
     })
-}
-
-/// Records of keys in use. Every revocation goes through this store and empties it, so it is never stale.
-#[derive(Debug, Default)]
-pub(crate) struct KeyCache(Mutex<CachedKeys>);
-
-#[derive(Debug, Default)]
-struct CachedKeys {
-    /// Counts the times that keys were forgotten: a record read before must not be remembered after.
-    generation: u64,
-    by_public_id: HashMap<PublicId, CachedKey>,
-}
-
-#[derive(Debug)]
-struct CachedKey {
-    record: KeyRecord,
-    last_used_at: Option<Timestamp>,
-}
-
-impl KeyCache {
-    fn generation(&self) -> u64 {
-        self.0.lock().generation
-    }
-
-    fn get(&self, public_id: &PublicId) -> Option<KeyRecord> {
-        self.0.lock().by_public_id.get(public_id).map(|cached| cached.record.clone())
-    }
-
-    fn remember(&self, generation: u64, record: KeyRecord, last_used_at: Option<Timestamp>) {
-        let mut keys = self.0.lock();
-        if keys.generation != generation {
-            return;
-        }
-        if keys.by_public_id.len() >= KEY_CACHE_RECORDS_MAX {
-            keys.by_public_id.clear();
-        }
-        keys.by_public_id.insert(record.public_id.clone(), CachedKey { record, last_used_at });
-    }
-
-    /// Whether `last used` on disk is older than it may be; if so it counts as written from now on.
-    fn is_touch_due(&self, public_id: &PublicId, now: Timestamp) -> bool {
-        let mut keys = self.0.lock();
-        let Some(cached) = keys.by_public_id.get_mut(public_id) else { return false };
-        let due = cached.last_used_at.is_none_or(|last| now.since(last) >= KEY_LAST_USED_INTERVAL);
-        if due {
-            cached.last_used_at = Some(now);
-        }
-        due
-    }
-
-    pub(crate) fn forget_all(&self) {
-        let mut keys = self.0.lock();
-        keys.generation += 1;
-        keys.by_public_id.clear();
-    }
 }

@@ -3,7 +3,8 @@
 //! every function that touches a tenant's data takes a [`atelier_access::Granted`] proof and looks only at the proof's
 //! tenant. Rows are in SQLite files or in PostgreSQL, through the same statements.
 //!
-//! Layout, in reading order: `open` takes the folder and the database, `places` says where a tenant's rows are; [`tenants`] and [`keys`] say who there is; [`models`] says what
+//! Layout, in reading order: `open` takes the folder and the database, `places` says where a tenant's rows are;
+//! [`tenants`] and [`keys`] (remembered by `key_cache`) say who there is; [`models`] says what
 //! may serve a request, [`usage`] what it used (written by `ledger`); [`sources`], [`runs`], [`jobs`] and [`versions`]
 //! are the learning line; [`blobs`] and [`audit`] stand beside. `sql` alone names the database drivers, `migrate` holds
 //! the schema, and `walls` sees that it still stands.
@@ -17,6 +18,7 @@ pub mod blobs;
 mod error;
 mod inspect;
 pub mod jobs;
+mod key_cache;
 pub mod keys;
 mod ledger;
 mod migrate;
@@ -36,7 +38,7 @@ pub use blobs::AdapterBlob;
 pub use error::StoreError;
 pub use inspect::inspect;
 pub use jobs::{ClaimedJob, Heartbeat, Lease, RunEnd, RunFailure};
-pub use keys::KeySummary;
+pub use keys::{CreatedKey, KeyChange, KeyQuery, KeySummary, NewKey};
 pub use models::{ModelRecord, Serving};
 pub use open::{DatabaseOptions, DatabaseUrls, OpenOptions, Store};
 pub use runs::{NewRun, Progress, RunError, RunEvent, RunPage, RunRecord, RunState};

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use crate::blobs::Blobs;
 use crate::error::StoreError;
-use crate::keys::KeyCache;
+use crate::key_cache::KeyCache;
 use crate::ledger::Ledger;
 use crate::migrate;
 use crate::places::{CONTROL_SCHEMA, TENANTS_SCHEMA, TenantPlaces, sync_folder_of};

@@ -1,12 +1,14 @@
 //! Tenants: making, changing, deleting.
 
+use atelier_access::Granted;
 use atelier_access::right::{CreateTenant, ListTenants, ManageTenant, ReadTenant};
-use atelier_access::{ApiKey, Granted};
 use atelier_domain::{Plan, Role, TenantId, TenantName, Timestamp};
 use serde_json::json;
 
 use crate::audit;
 use crate::error::StoreError;
+use crate::key_cache::announce;
+use crate::keys::{CreatedKey, NewRow};
 use crate::open::{Store, random_bytes};
 use crate::sql::{Row, Transaction, values};
 
@@ -37,7 +39,7 @@ impl Store {
         grant: &Granted<CreateTenant>,
         name: TenantName,
         plan: Plan,
-    ) -> Result<(TenantRecord, ApiKey), StoreError> {
+    ) -> Result<(TenantRecord, CreatedKey), StoreError> {
         const TAKEN: &str = "SELECT id FROM tenants WHERE name = $1 AND deleted_at IS NULL";
         if self.control().fetch_optional(TAKEN, values![&name]).await?.is_some() {
             return Err(StoreError::NameTaken);
@@ -55,7 +57,11 @@ impl Store {
         Ok((tenant, inserted?))
     }
 
-    async fn insert_tenant(&self, grant: &Granted<CreateTenant>, tenant: &TenantRecord) -> Result<ApiKey, StoreError> {
+    async fn insert_tenant(
+        &self,
+        grant: &Granted<CreateTenant>,
+        tenant: &TenantRecord,
+    ) -> Result<CreatedKey, StoreError> {
         const SQL: &str = "INSERT INTO tenants (id, name, plan, cache_salt, created_at) VALUES ($1, $2, $3, $4, $5)
             ON CONFLICT DO NOTHING";
         let mut transaction = self.control().begin().await?;
@@ -64,13 +70,13 @@ impl Store {
         if transaction.execute(SQL, row).await? == 0 {
             return Err(StoreError::NameTaken);
         }
-        let (_, key) = self.insert_key(&mut transaction, Some(tenant.id), Role::Admin).await?;
+        let made = self.insert_key(&mut transaction, NewRow::of(Some(tenant.id), Role::Admin)).await?;
         let (subject, detail) = (tenant.name.as_str(), json!({"plan": tenant.plan.as_str()}));
         let (now, actor) = (tenant.created_at, grant.actor());
         audit::append_operator(&mut transaction, now, Some(tenant.id), actor, "create_tenant", subject, &detail)
             .await?;
         transaction.commit().await?;
-        Ok(key)
+        Ok(made)
     }
 
     /// All living tenants, by name.
@@ -137,6 +143,7 @@ impl Store {
         let before = self.living_tenant(&mut transaction, tenant).await?;
         transaction.execute(DELETE, values![tenant, now]).await?;
         transaction.execute(REVOKE, values![tenant, now]).await?;
+        announce(&mut transaction).await?;
         transaction.execute("DELETE FROM job_hints WHERE tenant_id = $1", values![tenant]).await?;
         let (subject, detail) = (before.name.as_str(), json!({}));
         audit::append_operator(&mut transaction, now, Some(tenant), grant.actor(), "delete_tenant", subject, &detail)

@@ -5,6 +5,7 @@ mod postgres;
 mod support;
 
 mod completions;
+mod keys;
 mod learning;
 mod restarts;
 mod sources;

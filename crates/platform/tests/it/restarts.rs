@@ -27,7 +27,7 @@ async fn child_that_will_be_killed() {
     let platform = opened.platform;
     let operator = platform.authenticate(&opened.first_operator_key.unwrap().reveal()).await.unwrap();
     let created = platform.create_tenant(&operator, "acme", Plan::Tuned).await.unwrap();
-    let key = created.key.reveal();
+    let key = created.key.key.reveal();
     let caller = platform.authenticate(&key).await.unwrap();
     let archive = crate::support::archive(&house_style());
     let source = platform.create_source_from_archive(&caller, "code", archive).await.unwrap().id;
@@ -81,7 +81,7 @@ async fn after_a_kill_training_resumes_and_every_request_has_its_row() {
 async fn a_server_that_closes_leaves_its_run_to_the_next() {
     let world = World::new(1).await;
     let created = world.platform.create_tenant(&world.operator, "acme", Plan::Tuned).await.unwrap();
-    let caller = world.platform.authenticate(&created.key.reveal()).await.unwrap();
+    let caller = world.platform.authenticate(&created.key.key.reveal()).await.unwrap();
     let source = world.source(&caller, &house_style()).await;
     let run = world.start(&caller, source, RunKind::Learn, short(100_000)).await;
     wait_for(&world.platform, &caller, run, |record| {

@@ -74,7 +74,7 @@ impl World {
 
     pub async fn tenant(&self, name: &str, plan: Plan) -> Caller {
         let created = self.platform.create_tenant(&self.operator, name, plan).await.unwrap();
-        self.platform.authenticate(&created.key.reveal()).await.unwrap()
+        self.platform.authenticate(&created.key.key.reveal()).await.unwrap()
     }
 
     pub async fn source(&self, caller: &Caller, files: &[(String, String)]) -> SourceId {

@@ -15,7 +15,7 @@ async fn tenants_come_move_and_go() {
     let world = World::new(0).await;
     let platform = &world.platform;
     let created = platform.create_tenant(&world.operator, "acme", Plan::Shared).await.unwrap();
-    let old_key = created.key.reveal();
+    let old_key = created.key.key.reveal();
     let caller = platform.authenticate(&old_key).await.unwrap();
     let taken = platform.create_tenant(&world.operator, "acme", Plan::Tuned).await;
     assert_eq!(kind(taken), Some(ErrorKind::Conflict { code: "name_taken" }));
@@ -26,7 +26,7 @@ async fn tenants_come_move_and_go() {
     let by_id = platform.get_tenant(&caller, &created.tenant.id.to_string()).await.unwrap();
     assert_eq!((by_id.name.as_str(), by_id.plan), ("acme", Plan::Tuned));
 
-    let new_key = platform.rotate_key(&caller, "acme").await.unwrap().reveal();
+    let new_key = platform.rotate_key(&caller, "acme").await.unwrap().key.reveal();
     assert_eq!(kind(platform.authenticate(&old_key).await), Some(ErrorKind::NotAuthenticated));
     let caller = platform.authenticate(&new_key).await.unwrap();
 

@@ -3,6 +3,7 @@
 pub mod complete;
 pub mod doctor;
 pub mod eval;
+pub mod key;
 pub mod learn;
 pub mod openapi;
 pub mod runs;

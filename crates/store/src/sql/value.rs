@@ -1,8 +1,8 @@
 //! What goes into a statement.
 
 use atelier_domain::{
-    Digest, JobId, KeyId, Plan, RequestId, Role, RunId, SourceId, Suffix, TenantId, TenantName, Timestamp,
-    VersionNumber,
+    Digest, InviteId, JobId, KeyId, Label, Plan, ProjectId, RequestId, Role, RunId, Scopes, ServiceAccountId, SourceId,
+    Suffix, TenantId, TenantName, Timestamp, UserId, VersionNumber,
 };
 use serde_json::Value as Json;
 
@@ -95,7 +95,7 @@ impl<T: Into<Value>> From<Option<T>> for Value {
 }
 
 macro_rules! value_by_text {
-    ($($name:ty),*) => {
+    ($($name:ty),* $(,)?) => {
         $(impl From<$name> for Value {
             fn from(value: $name) -> Self {
                 Self::Text(value.to_string())
@@ -104,7 +104,25 @@ macro_rules! value_by_text {
     };
 }
 
-value_by_text!(TenantId, KeyId, SourceId, RunId, JobId, RequestId, Digest, Plan, Role, &TenantName, &Suffix);
+value_by_text!(
+    TenantId,
+    KeyId,
+    SourceId,
+    RunId,
+    JobId,
+    RequestId,
+    ProjectId,
+    UserId,
+    ServiceAccountId,
+    InviteId,
+    Digest,
+    Plan,
+    Role,
+    Scopes,
+    &TenantName,
+    &Suffix,
+    &Label
+);
 
 /// The values of a statement's parameters, in order.
 macro_rules! values {

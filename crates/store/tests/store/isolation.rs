@@ -36,8 +36,10 @@ on_each_database! {
         assert_error!(store.resolve(&evil.may(CompleteAs { tenant }), &name).await, StoreError::NotFound { .. });
         assert_eq!(store.models(&evil.may(ReadModels { tenant })).await.unwrap().len(), 2);
         assert!(store.audit(&evil.may(ReadAudit { tenant }), 0, 9).await.unwrap().is_empty());
-        let keys = store.keys(&evil.may(ManageKeys { tenant })).await.unwrap();
+        let keys = store.keys(&evil.may(ManageKeys { tenant }), atelier_store::KeyQuery::default()).await.unwrap();
         assert!(keys.iter().all(|key| Some(key.id) != acme.admin.key()));
+        let key = acme.admin.key().unwrap();
+        assert_error!(store.key(&evil.may(ManageKeys { tenant }), key).await, StoreError::NotFound { .. });
         let usage = store.usage(&evil.may(ReadUsage { tenant }), &query(START)).await.unwrap();
         assert!(usage.buckets.iter().all(|bucket| bucket.results.is_empty()));
     }
@@ -54,6 +56,8 @@ on_each_database! {
         assert_error!(store.roll_back(&evil.may(MoveAlias { tenant }), Some(version.number)).await, StoreError::NotFound { .. });
         let key = acme.admin.key().unwrap();
         assert_error!(store.revoke_key(&evil.may(ManageKeys { tenant }), key).await, StoreError::NotFound { .. });
+        let change = atelier_store::KeyChange::default();
+        assert_error!(store.update_key(&evil.may(ManageKeys { tenant }), key, change).await, StoreError::NotFound { .. });
         let serving = store.resolve(&acme.may(CompleteAs { tenant: acme.id() }), &ModelName::Alias).await.unwrap();
         let new = NewReservation { request: store.new_request_id(), serving: &serving };
         assert_error!(store.reserve(&evil.may(Meter { tenant }), new).await, StoreError::Denied(Denied::Hidden));

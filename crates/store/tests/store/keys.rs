@@ -1,11 +1,13 @@
 //! Keys: who is let in.
 
+use std::time::Duration;
+
 use atelier_access::right::{ManageKeys, ReadOperatorAudit};
 use atelier_access::{ApiKey, Denied, KeyKind};
-use atelier_domain::{KeyId, Plan, Role};
-use atelier_store::StoreError;
+use atelier_domain::{KeyId, Plan, Role, Scope, Scopes};
+use atelier_store::{KeyChange, KeyQuery, NewKey, StoreError};
 
-use crate::world::{START, World, assert_error, on_each_database};
+use crate::world::{START, World, assert_error, new_key, on_each_database};
 
 macro_rules! assert_turned_away {
     ($world:expr, $text:expr) => {
@@ -30,25 +32,27 @@ on_each_database! {
     async fn a_revoked_key_is_worthless_at_once_although_it_was_just_used(world: World) {
         let tenant = world.tenant("acme", Plan::Shared).await;
         let grant = tenant.may(ManageKeys { tenant: tenant.id() });
-        let (record, key) = world.store.create_key(&grant, Role::Member).await.unwrap();
-        world.store.authenticate(&key.reveal()).await.unwrap();
-        world.store.revoke_key(&grant, record.id).await.unwrap();
-        assert_turned_away!(world, &key.reveal());
-        assert_error!(world.store.revoke_key(&grant, record.id).await, StoreError::NotFound { what: "key" });
+        let made = world.key(&tenant, Role::Member).await;
+        let member = world.store.authenticate(&made.key.reveal()).await.unwrap();
+        assert_eq!(world.store.renew(&member).await.unwrap(), member);
+        world.store.revoke_key(&grant, made.summary.id).await.unwrap();
+        assert_turned_away!(world, &made.key.reveal());
+        assert_error!(world.store.renew(&member).await, StoreError::Denied(Denied::NotAuthenticated));
+        assert_error!(world.store.revoke_key(&grant, made.summary.id).await, StoreError::NotFound { what: "key" });
         world.store.authenticate(&tenant.key.reveal()).await.unwrap();
     }
 
     async fn rotation_replaces_admin_keys_and_spares_members(world: World) {
         let tenant = world.tenant("acme", Plan::Shared).await;
         let grant = tenant.may(ManageKeys { tenant: tenant.id() });
-        let (_, member) = world.store.create_key(&grant, Role::Member).await.unwrap();
+        let member = world.key(&tenant, Role::Member).await.key;
         world.store.authenticate(&tenant.key.reveal()).await.unwrap();
-        let fresh = world.store.rotate_key(&grant).await.unwrap();
+        let fresh = world.store.rotate_key(&grant).await.unwrap().key;
         assert_turned_away!(world, &tenant.key.reveal());
         for key in [fresh, member] {
             assert_eq!(world.store.authenticate(&key.reveal()).await.unwrap().tenant(), Some(tenant.id()));
         }
-        let roles: Vec<_> = world.store.keys(&grant).await.unwrap().iter().map(|key| (key.role, key.revoked_at.is_some())).collect();
+        let roles: Vec<_> = world.store.keys(&grant, KeyQuery::default()).await.unwrap().iter().map(|key| (key.role, key.revoked_at.is_some())).collect();
         assert_eq!(roles.iter().filter(|role| **role == (Role::Admin, true)).count(), 1, "{roles:?}");
         assert_eq!(roles.len(), 3);
     }
@@ -56,7 +60,7 @@ on_each_database! {
     async fn a_tenants_admin_makes_no_operator(world: World) {
         let tenant = world.tenant("acme", Plan::Shared).await;
         let grant = tenant.may(ManageKeys { tenant: tenant.id() });
-        assert_error!(world.store.create_key(&grant, Role::Operator).await, StoreError::Denied(Denied::Hidden));
+        assert_eq!(grant.hand_out(Role::Operator, Scopes::ALL), Err(Denied::Exceeds));
     }
 
     async fn the_operators_key_is_given_once_and_can_be_replaced(world: World) {
@@ -73,26 +77,80 @@ on_each_database! {
         world.store.authenticate(&tenant.key.reveal()).await.unwrap();
         // The ledger's writer keeps order: once a reservation behind it is written, so is the note.
         drop(crate::usage::reserve(&world, &tenant).await);
-        let last_use = world.store.keys(&grant).await.unwrap()[0].last_used_at;
+        let last_use = world.store.keys(&grant, KeyQuery::default()).await.unwrap()[0].last_used_at;
         assert_eq!(last_use, Some(START), "the first use is noted, one ten seconds later is not");
         world.advance(60);
         world.store.authenticate(&tenant.key.reveal()).await.unwrap();
         drop(crate::usage::reserve(&world, &tenant).await);
-        assert_eq!(world.store.keys(&grant).await.unwrap()[0].last_used_at, Some(world.store.now()));
+        assert_eq!(world.store.keys(&grant, KeyQuery::default()).await.unwrap()[0].last_used_at, Some(world.store.now()));
     }
 
     async fn changes_of_keys_are_on_record(world: World) {
         let tenant = world.tenant("acme", Plan::Shared).await;
         let grant = tenant.may(ManageKeys { tenant: tenant.id() });
-        let (record, key) = world.store.create_key(&grant, Role::Member).await.unwrap();
-        world.store.revoke_key(&grant, record.id).await.unwrap();
+        let made = world.key(&tenant, Role::Member).await;
+        world.store.revoke_key(&grant, made.summary.id).await.unwrap();
         world.store.rotate_key(&grant).await.unwrap();
         let trail = world.store.operator_audit(&world.operator.grant(ReadOperatorAudit).unwrap(), 0, 100).await.unwrap();
         let actions: Vec<_> = trail.iter().map(|record| record.action.as_str()).collect();
         assert_eq!(actions, ["bootstrap", "create_tenant", "create_key", "revoke_key", "rotate_key"]);
         assert_eq!(trail[2].actor, tenant.admin.to_string());
-        let secret = &key.reveal()[23..60];
+        let secret = &made.key.reveal()[23..60];
         assert!(!format!("{trail:?}").contains(secret));
         assert!(trail[3].subject.parse::<KeyId>().is_ok());
+    }
+
+    async fn a_key_ends_by_itself(world: World) {
+        let tenant = world.tenant("acme", Plan::Shared).await;
+        let grant = tenant.may(ManageKeys { tenant: tenant.id() });
+        let new = NewKey { expires_at: Some(world.store.now().plus(Duration::from_secs(60))), ..new_key(&grant, Role::Member) };
+        let made = world.store.create_key(&grant, new).await.unwrap();
+        let member = world.store.authenticate(&made.key.reveal()).await.unwrap();
+        world.advance(59);
+        assert_eq!(world.store.renew(&member).await.unwrap(), member);
+        world.advance(1);
+        assert_turned_away!(world, &made.key.reveal());
+        assert_error!(world.store.renew(&member).await, StoreError::Denied(Denied::NotAuthenticated));
+    }
+
+    async fn a_change_of_a_key_holds_at_once(world: World) {
+        let tenant = world.tenant("acme", Plan::Shared).await;
+        let grant = tenant.may(ManageKeys { tenant: tenant.id() });
+        let made = world.key(&tenant, Role::Admin).await;
+        let before = world.store.authenticate(&made.key.reveal()).await.unwrap();
+        let rights = grant.hand_out(Role::Reader, Scopes::of(&[Scope::Read, Scope::Usage])).unwrap();
+        let change = KeyChange { name: Some("auditor".parse().unwrap()), rights: Some(rights), expires_at: None };
+        let changed = world.store.update_key(&grant, made.summary.id, change).await.unwrap();
+        assert_eq!(world.store.key(&grant, made.summary.id).await.unwrap(), changed);
+        assert_eq!((changed.role, changed.scopes.to_string().as_str()), (Role::Reader, "read,usage"));
+        let after = world.store.renew(&before).await.unwrap();
+        assert_eq!(world.store.authenticate(&made.key.reveal()).await.unwrap(), after);
+        assert!(before.grant(ManageKeys { tenant: tenant.id() }).is_ok());
+        assert!(after.grant(ManageKeys { tenant: tenant.id() }).is_err());
+        world.store.revoke_key(&grant, made.summary.id).await.unwrap();
+        let change = KeyChange { rights: Some(rights), ..KeyChange::default() };
+        assert_error!(world.store.update_key(&grant, made.summary.id, change).await, StoreError::NotFound { what: "key" });
+    }
+
+    async fn a_key_is_known_by_one_id_everywhere(world: World) {
+        let tenant = world.tenant("acme", Plan::Shared).await;
+        let grant = tenant.may(ManageKeys { tenant: tenant.id() });
+        let made = world.key(&tenant, Role::Member).await;
+        let caller = world.store.authenticate(&made.key.reveal()).await.unwrap();
+        assert_eq!(caller.key(), Some(made.summary.id));
+        assert_eq!(world.store.key(&grant, made.summary.id).await.unwrap(), made.summary);
+        let listed = world.store.keys(&grant, KeyQuery { after: tenant.admin.key(), ..KeyQuery::default() }).await.unwrap();
+        assert_eq!(listed, [made.summary.clone()]);
+        assert!(made.key.reveal().starts_with(made.summary.redacted.trim_end_matches('…')));
+        let readers = KeyQuery { role: Some(Role::Reader), living: true, ..KeyQuery::default() };
+        assert!(world.store.keys(&grant, readers).await.unwrap().is_empty());
+    }
+
+    async fn a_deleted_tenants_keys_are_not_renewed(world: World) {
+        let tenant = world.tenant("acme", Plan::Shared).await;
+        let grant = world.operator.grant(atelier_access::right::ManageTenant { tenant: tenant.id() }).unwrap();
+        world.store.delete_tenant(&grant).await.unwrap();
+        assert_error!(world.store.renew(&tenant.admin).await, StoreError::Denied(Denied::NotAuthenticated));
+        assert_turned_away!(world, &tenant.key.reveal());
     }
 }

@@ -7,10 +7,10 @@ use atelier_access::right::{
     CreateTenant, LoadAdapter, ManageKeys, ReadRuns, ReadVersions, RunJob, StartRun, WorkJobs, WriteSources,
 };
 use atelier_access::{ApiKey, Caller, Granted, Right};
-use atelier_domain::{Digest, ManualClock, Plan, Role, Suffix, TenantId, Timestamp};
+use atelier_domain::{Digest, ManualClock, Plan, Role, Scopes, Suffix, TenantId, Timestamp};
 use atelier_store::{
-    AdapterBlob, ClaimedJob, DatabaseOptions, DatabaseUrls, NewRun, NewSource, NewVersion, OpenOptions, RunRecord,
-    SourceOrigin, SourceRecord, Store, StoreError, TenantRecord, VersionRecord,
+    AdapterBlob, ClaimedJob, CreatedKey, DatabaseOptions, DatabaseUrls, NewKey, NewRun, NewSource, NewVersion,
+    OpenOptions, RunRecord, SourceOrigin, SourceRecord, Store, StoreError, TenantRecord, VersionRecord,
 };
 use bytes::Bytes;
 use serde_json::json;
@@ -109,13 +109,17 @@ impl World {
     pub async fn tenant(&self, name: &str, plan: Plan) -> Tenant {
         let grant = self.operator.grant(CreateTenant).unwrap();
         let (record, key) = self.store.create_tenant(&grant, name.parse().unwrap(), plan).await.unwrap();
-        Tenant { admin: self.store.authenticate(&key.reveal()).await.unwrap(), key, record }
+        Tenant { admin: self.store.authenticate(&key.key.reveal()).await.unwrap(), key: key.key, record }
+    }
+
+    pub async fn key(&self, tenant: &Tenant, role: Role) -> CreatedKey {
+        let grant = tenant.may(ManageKeys { tenant: tenant.id() });
+        self.store.create_key(&grant, new_key(&grant, role)).await.unwrap()
     }
 
     pub async fn member(&self, tenant: &Tenant) -> Caller {
-        let grant = tenant.may(ManageKeys { tenant: tenant.id() });
-        let (_, key) = self.store.create_key(&grant, Role::Member).await.unwrap();
-        self.store.authenticate(&key.reveal()).await.unwrap()
+        let made = self.key(tenant, Role::Member).await;
+        self.store.authenticate(&made.key.reveal()).await.unwrap()
     }
 
     pub async fn source(&self, tenant: &Tenant) -> SourceRecord {
@@ -186,6 +190,11 @@ pub fn database_options(backend: &Backend) -> DatabaseOptions {
             owner: Some(database.owner_url()),
         }),
     }
+}
+
+pub fn new_key(grant: &Granted<ManageKeys>, role: Role) -> NewKey {
+    let rights = grant.hand_out(role, Scopes::ALL).unwrap();
+    NewKey { name: None, rights, project: None, owner: None, expires_at: None }
 }
 
 pub fn worker() -> Granted<WorkJobs> {

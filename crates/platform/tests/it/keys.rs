@@ -1,0 +1,135 @@
+//! Keys: what they lose, they lose also for what is open under them.
+
+use std::time::Duration;
+
+use atelier_access::Caller;
+use atelier_domain::{KeyId, Plan, Role, Scope, Scopes};
+use atelier_platform::{ChangeKey, CompletionEvent, CompletionStream, ErrorKind, KeyQuery, MakeKey, PlatformError};
+
+use crate::support::{World, greedy};
+
+fn kind<T>(result: Result<T, PlatformError>) -> Option<ErrorKind> {
+    result.err().map(|error| error.kind())
+}
+
+fn make(role: Role) -> MakeKey {
+    MakeKey { name: None, role, scopes: Scopes::ALL, project: None, owner: None, lifetime: None }
+}
+
+async fn key(world: &World, admin: &Caller, make: MakeKey) -> (KeyId, Caller) {
+    let made = world.platform.create_key(admin, make).await.unwrap();
+    (made.summary.id, world.platform.authenticate(&made.key.reveal()).await.unwrap())
+}
+
+/// A stream with more to say than is read of it: it stays open until somebody ends it.
+async fn open(world: &World, caller: &Caller) -> CompletionStream {
+    let mut request = greedy("atelier", "def ", 400);
+    request.n = 8;
+    request.temperature = 1.0;
+    let mut stream = world.platform.complete(caller, request).await.unwrap();
+    assert!(matches!(stream.next().await, Some(CompletionEvent::Text { .. })));
+    stream
+}
+
+async fn ends_as_cut(mut stream: CompletionStream, why: &str) {
+    // What still comes before the cut is noticed is no more than the second that the promise allows.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    match stream.next().await {
+        Some(CompletionEvent::Failed(PlatformError::KeyEnded)) => {}
+        other => panic!("{why}: the stream goes on with {other:?}"),
+    }
+    assert!(stream.next().await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_key_loses_ends_its_streams_and_no_others() {
+    let world = World::new(0).await;
+    let admin = world.tenant("acme", Plan::Shared).await;
+    let (spared, spared_caller) = key(&world, &admin, make(Role::Member)).await;
+    let mut spared_stream = open(&world, &spared_caller).await;
+
+    let (revoked, caller) = key(&world, &admin, make(Role::Member)).await;
+    let stream = open(&world, &caller).await;
+    world.platform.revoke_key(&admin, revoked).await.unwrap();
+    ends_as_cut(stream, "revoked").await;
+    assert_eq!(kind(world.platform.renew(&caller).await), Some(ErrorKind::NotAuthenticated));
+
+    let (demoted, caller) = key(&world, &admin, make(Role::Member)).await;
+    let stream = open(&world, &caller).await;
+    let change = ChangeKey { role: Some(Role::Reader), ..ChangeKey::default() };
+    world.platform.update_key(&admin, demoted, change).await.unwrap();
+    ends_as_cut(stream, "a reader completes nothing").await;
+
+    let (narrowed, caller) = key(&world, &admin, make(Role::Service)).await;
+    let stream = open(&world, &caller).await;
+    let change = ChangeKey { scopes: Some(Scopes::of(&[Scope::Read])), ..ChangeKey::default() };
+    world.platform.update_key(&admin, narrowed, change).await.unwrap();
+    ends_as_cut(stream, "the scope is gone").await;
+
+    let lifetime = Some(Duration::from_secs(1));
+    let (_, caller) = key(&world, &admin, MakeKey { lifetime, ..make(Role::Member) }).await;
+    let stream = open(&world, &caller).await;
+    ends_as_cut(stream, "past its time").await;
+
+    let rename = ChangeKey { name: Some("laptop".to_owned()), ..ChangeKey::default() };
+    world.platform.update_key(&admin, spared, rename).await.unwrap();
+    assert!(matches!(spared_stream.next().await, Some(CompletionEvent::Text { .. })), "a name takes nothing away");
+    world.platform.delete_tenant(&world.operator, "acme").await.unwrap();
+    ends_as_cut(spared_stream, "the tenant is gone").await;
+    world.platform.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_stream_is_settled_with_what_was_generated() {
+    let world = World::new(0).await;
+    let admin = world.tenant("acme", Plan::Shared).await;
+    let (id, caller) = key(&world, &admin, make(Role::Member)).await;
+    let stream = open(&world, &caller).await;
+    world.platform.revoke_key(&admin, id).await.unwrap();
+    ends_as_cut(stream, "revoked").await;
+    // The last event comes after the settlement.
+    let (usage, requests) = world.usage(&admin).await;
+    assert_eq!(requests, 1);
+    assert!(usage.completion_tokens > 0 && usage.prompt_tokens > 0, "{usage:?}");
+    world.platform.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_are_managed_by_who_may() {
+    let world = World::new(0).await;
+    let (platform, admin) = (&world.platform, world.tenant("acme", Plan::Shared).await);
+    let other = world.tenant("globex", Plan::Shared).await;
+    let hidden = Some(ErrorKind::NotFound { code: "not_found" });
+    let exceeded = Some(ErrorKind::InvalidRequest { param: Some("scopes"), code: Some("rights_exceeded") });
+
+    for role in [Role::Member, Role::Service, Role::Reader] {
+        let (id, caller) = key(&world, &admin, make(role)).await;
+        assert_eq!(kind(platform.create_key(&caller, make(Role::Member)).await), hidden, "{role}");
+        assert_eq!(kind(platform.list_keys(&caller, KeyQuery::default()).await), hidden, "{role}");
+        assert_eq!(kind(platform.revoke_key(&caller, id).await), hidden, "{role}");
+        assert_eq!(kind(platform.revoke_key(&other, id).await), hidden, "{role}");
+        assert_eq!(kind(platform.get_key(&other, id).await), hidden, "{role}");
+        let runs = kind(platform.list_runs(&caller).await);
+        assert_eq!(runs, None, "everybody of a tenant sees its runs");
+        let completes = platform.complete(&caller, greedy("atelier", "x", 1)).await;
+        assert_eq!(kind(completes), if role == Role::Reader { hidden } else { None }, "{role}");
+    }
+    assert_eq!(kind(platform.create_key(&admin, make(Role::Operator)).await), exceeded);
+    let scopes = Scopes::of(&[Scope::Manage]);
+    let (own, manager) = key(&world, &admin, MakeKey { scopes, ..make(Role::Admin) }).await;
+    assert_eq!(kind(platform.create_key(&manager, make(Role::Reader)).await), exceeded);
+    let widen = ChangeKey { scopes: Some(Scopes::ALL), ..ChangeKey::default() };
+    assert_eq!(kind(platform.update_key(&manager, own, widen).await), exceeded);
+    assert_eq!(kind(platform.rotate_key(&manager, "acme").await), hidden_organization());
+    assert_eq!(kind(platform.complete(&manager, greedy("atelier", "x", 1)).await), hidden);
+    assert_eq!(kind(platform.create_key(&manager, MakeKey { scopes, ..make(Role::Admin) }).await), None);
+    let name = Some("a\nb".to_owned());
+    let unprintable = kind(platform.create_key(&admin, MakeKey { name, ..make(Role::Member) }).await);
+    assert_eq!(unprintable, Some(ErrorKind::InvalidRequest { param: Some("name"), code: Some("invalid_value") }));
+    world.platform.shutdown().await;
+}
+
+/// A key that may not even read its tenant's name does not find it.
+fn hidden_organization() -> Option<ErrorKind> {
+    Some(ErrorKind::NotFound { code: "organization_not_found" })
+}

@@ -1,0 +1,164 @@
+//! `atelier key`: create, list, show, revoke.
+
+use std::path::Path;
+
+use anyhow::Result;
+use clap::{Args, Subcommand, ValueEnum};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::cli::TenantArg;
+use crate::client::Client;
+use crate::output::{Output, table};
+
+const SECONDS_PER_DAY: u64 = 24 * 60 * 60;
+
+/// What to do with keys.
+#[derive(Debug, Clone, Subcommand)]
+pub enum KeyCommand {
+    /// Make a key; it is shown only once.
+    Create(CreateKeyArgs),
+    /// List a tenant's keys.
+    List(TenantArg),
+    /// Make a key worthless, within a second and also for what is open.
+    Revoke(RevokeKeyArgs),
+}
+
+/// What key to make.
+#[derive(Debug, Clone, Args)]
+pub struct CreateKeyArgs {
+    /// For which tenant.
+    #[command(flatten)]
+    pub tenant: TenantArg,
+    /// What to call it.
+    #[arg(long, value_name = "TEXT")]
+    pub name: Option<String>,
+    /// What it may be.
+    #[arg(long, value_enum, default_value_t = RoleArg::Member)]
+    pub role: RoleArg,
+    /// Limit it to this part of the role's rights: complete, read, learn, usage, audit or manage; may be repeated.
+    #[arg(long = "scope", value_name = "SCOPE")]
+    pub scopes: Vec<String>,
+    /// Days after which it ends by itself.
+    #[arg(long, value_name = "N")]
+    pub days: Option<u64>,
+}
+
+/// What a key may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RoleArg {
+    /// Manages the tenant.
+    Admin,
+    /// Uses the tenant's models.
+    Member,
+    /// A machine: completes, and gives code to learn from.
+    Service,
+    /// Looks and changes nothing.
+    Reader,
+}
+
+impl RoleArg {
+    /// The role's name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Member => "member",
+            Self::Service => "service",
+            Self::Reader => "reader",
+        }
+    }
+}
+
+/// Which key to revoke.
+#[derive(Debug, Clone, Args)]
+pub struct RevokeKeyArgs {
+    /// For which tenant.
+    #[command(flatten)]
+    pub tenant: TenantArg,
+    /// The key's id, `key_…`.
+    #[arg(value_name = "KEY")]
+    pub key: String,
+}
+
+/// Does what was asked with keys.
+pub async fn run(data: &Path, command: KeyCommand, output: Output) -> Result<()> {
+    let client = Client::find(data)?;
+    match command {
+        KeyCommand::Create(args) => {
+            let client = client.for_tenant(args.tenant.name.as_deref());
+            let mut body = json!({"name": args.name, "role": args.role.name()});
+            if !args.scopes.is_empty() {
+                body["scopes"] = json!(args.scopes);
+            }
+            if let Some(days) = args.days {
+                body["expires_in_seconds"] = json!(days.saturating_mul(SECONDS_PER_DAY));
+            }
+            let key = client.send(Method::POST, "/v1/keys", &body).await?;
+            output.result(&key, || format!("{}\nKey (shown only now): {}", describe(&key), text(&key["value"])))
+        }
+        KeyCommand::List(tenant) => {
+            let keys = list(&client.for_tenant(tenant.name.as_deref())).await?;
+            output.result(&keys, || {
+                let rows: Vec<Vec<String>> = keys["data"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .map(|key| {
+                        vec![
+                            text(&key["id"]),
+                            text(&key["name"]),
+                            text(&key["role"]),
+                            scopes(key),
+                            state(key).to_owned(),
+                        ]
+                    })
+                    .collect();
+                table(&["ID", "NAME", "ROLE", "SCOPES", "STATE"], &rows)
+            })
+        }
+        KeyCommand::Revoke(args) => {
+            let client = client.for_tenant(args.tenant.name.as_deref());
+            let revoked = client.send(Method::DELETE, &format!("/v1/keys/{}", args.key), &json!({})).await?;
+            output.result(&revoked, || format!("Key {} is revoked; what was open under it is cut.", args.key))
+        }
+    }
+}
+
+/// All keys of a tenant, whatever the server's page holds.
+async fn list(client: &Client) -> Result<Value> {
+    let mut all: Vec<Value> = Vec::new();
+    loop {
+        let after = all.last().map(|key| format!("?after={}", text(&key["id"]))).unwrap_or_default();
+        let mut page = client.get(&format!("/v1/keys{after}")).await?;
+        let more = page["has_more"] == json!(true);
+        if let Some(keys) = page["data"].as_array_mut() {
+            all.append(keys);
+        }
+        if !more {
+            return Ok(json!({"object": "list", "data": all, "has_more": false}));
+        }
+    }
+}
+
+fn describe(key: &Value) -> String {
+    format!("Created key {} with the role {}; it may: {}.", text(&key["id"]), text(&key["role"]), scopes(key))
+}
+
+fn scopes(key: &Value) -> String {
+    match key["scopes"].as_array() {
+        None => "all of the role".to_owned(),
+        Some(scopes) => scopes.iter().map(text).collect::<Vec<_>>().join(", "),
+    }
+}
+
+fn state(key: &Value) -> &'static str {
+    match (&key["revoked_at"], &key["expires_at"]) {
+        (Value::Null, Value::Null) => "living",
+        (Value::Null, _) => "expires",
+        _ => "revoked",
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| if value.is_null() { "-".to_owned() } else { value.to_string() }, str::to_owned)
+}
