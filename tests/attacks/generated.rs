@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::document::{Operation, Parameter, Place, operations};
-use super::scene::{Meaning, Request, Scene, meaning};
+use super::scene::{Meaning, Request, Scene, forget_uses, meaning};
 use crate::support::{Answer, User};
 
 /// Headers of an answer that say nothing of what was asked.
@@ -153,7 +153,13 @@ fn decoded(form: &str) -> String {
 /// What two answers must have in common so that nobody can tell one from the other.
 fn visible(answer: &Answer, sent: &str) -> (u16, BTreeSet<(String, String)>, String) {
     let headers = answer.headers.iter().filter(|(name, _)| !PASSING_HEADERS.contains(&name.as_str()));
-    let body = answer.text();
+    let body = match serde_json::from_slice(&answer.body) {
+        Ok(mut json) => {
+            forget_uses(&mut json);
+            json.to_string()
+        }
+        Err(_) => answer.text(),
+    };
     let body = if sent.len() > 2 { body.replace(sent, "…") } else { body };
     (answer.status, headers.cloned().collect(), body)
 }

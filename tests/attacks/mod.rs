@@ -7,6 +7,7 @@ mod canary;
 mod document;
 mod generated;
 mod identity;
+mod keys;
 mod life;
 mod matrix;
 mod scene;

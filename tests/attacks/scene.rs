@@ -29,10 +29,13 @@ const MEANINGS: &[(&str, Meaning)] = &[
     ("bucket_width", Plain("\"1d\"")),
     ("create_tenant.name", Names("tenant")),
     ("end_time", Plain("4000000000")),
+    ("expires_in_seconds", Plain("3600")),
     ("folder", Names("folder")),
     ("group_by", Plain("\"model\"")),
+    ("key", Names("key")),
     ("kind", Plain("\"evaluate\"")),
     ("limit", Plain("1")),
+    ("list_keys.after", Names("key")),
     ("list_run_events.after", Plain("0")),
     ("model", Names("model")),
     ("models", Names("model")),
@@ -40,7 +43,9 @@ const MEANINGS: &[(&str, Meaning)] = &[
     ("options", Plain("{}")),
     ("path", Names("folder")),
     ("plan", Plain("\"shared\"")),
+    ("role", Plain("\"reader\"")),
     ("run", Names("run")),
+    ("scopes", Plain("[\"read\"]")),
     ("source", Names("source")),
     ("start_time", Plain("1700000000")),
     ("tenant", Names("tenant")),
@@ -99,7 +104,11 @@ const KINDS: &[Kind] = &[
     kind("run", |party| party.learned("run").into_iter().chain([party.cancelled_run()]).collect(), |_| None),
     kind("version", |party| party.learned("number").into_iter().collect(), |_| None),
     kind("model", |party| party.learned("id").into_iter().collect(), |_| None),
-    kind("key", |party| vec![party.key_id()], |_| None),
+    kind(
+        "key",
+        |party| vec![party.fresh_key(), party.key_id()],
+        |party| Some(party.deleted("/v1/keys", &party.fresh_key())),
+    ),
     kind("folder", |party| vec![party.folder.clone()], |_| None),
 ];
 
@@ -128,7 +137,11 @@ impl Party {
 
     /// The tenant's people and machines that are not its admin, by role.
     pub fn others(&self) -> Vec<(&'static str, User)> {
-        Vec::new()
+        let with_role = |role| {
+            let made = self.admin.post("/v1/keys", &json!({"role": role})).ok();
+            (role, self.admin.with_key(&text(&made["value"])))
+        };
+        ["member", "service", "reader"].map(with_role).to_vec()
     }
 
     /// One of its things, made now; for a folder, one that may be learned from.
@@ -155,6 +168,10 @@ impl Party {
         // It may have ended already, since there is nothing to learn from.
         self.admin.post(&format!("/v1/runs/{run}/cancel"), &json!({}));
         run
+    }
+
+    fn fresh_key(&self) -> String {
+        text(&self.admin.post("/v1/keys", &json!({"name": self.word(), "scopes": ["read"]})).ok()["id"])
     }
 
     fn key_id(&self) -> String {
@@ -344,7 +361,7 @@ const WRITTEN_BY_READING: [&str; 1] = ["usage_completions"];
 const LONG: [&str; 1] = ["export_adapter"];
 
 /// Takes out when a key was last used: reading uses it.
-fn forget_uses(body: &mut Value) {
+pub fn forget_uses(body: &mut Value) {
     match body {
         Value::Object(fields) => {
             fields.retain(|name, _| !name.starts_with("last_used"));

@@ -61,6 +61,11 @@ impl User {
         self.key.as_deref().unwrap()
     }
 
+    /// Somebody else at the same server.
+    pub fn with_key(&self, key: &str) -> Self {
+        Self { url: Rc::clone(&self.url), key: Some(key.to_owned()), headers: Vec::new() }
+    }
+
     /// The same user, sending this header too.
     pub fn with_header(&self, name: &str, value: &str) -> Self {
         let mut user = self.clone();

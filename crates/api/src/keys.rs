@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use atelier_access::KeyOwner;
-use atelier_domain::{KeyId, ProjectId, Role, Scope, Scopes, UserId};
+use atelier_domain::{KeyId, Role, Scope, Scopes};
 use atelier_platform::{ChangeKey, CreatedKey, KeyQuery, KeySummary, MakeKey, Platform};
 use axum::Json;
 use axum::extract::State;
@@ -27,10 +27,6 @@ pub struct CreateKeyRequest {
     pub role: Option<String>,
     /// Some of `complete`, `read`, `learn`, `usage`, `audit`, `manage`; all that the role may when absent.
     pub scopes: Option<Vec<String>>,
-    /// The project that its use is counted for.
-    pub project_id: Option<String>,
-    /// The person who will hold it.
-    pub user_id: Option<String>,
     /// When it ends by itself, counted from now; never when absent.
     pub expires_in_seconds: Option<u64>,
 }
@@ -111,8 +107,8 @@ pub async fn create_key(
         name: body.name,
         role: body.role.as_deref().map(role).transpose()?.unwrap_or(Role::Member),
         scopes: body.scopes.as_deref().map(scopes).transpose()?.unwrap_or(Scopes::ALL),
-        project: body.project_id.as_deref().map(|id| named::<ProjectId>(id, "project_id")).transpose()?,
-        owner: body.user_id.as_deref().map(|id| named::<UserId>(id, "user_id")).transpose()?.map(KeyOwner::User),
+        project: None,
+        owner: None,
         lifetime: body.expires_in_seconds.map(Duration::from_secs),
     };
     let made = platform.create_key(&caller, make).await?;

@@ -35,9 +35,9 @@ mod worker;
 pub use atelier_engine::{EngineOptions, FinishReason};
 pub use atelier_model::{Adapter, AdapterFiles, Model, Tier, WeightFormat};
 pub use atelier_store::{
-    Aliases, BucketWidth, CreatedKey, DatabaseOptions, DatabaseUrls, KeyQuery, KeySummary, Progress, RunError, RunEvent,
-    RunRecord, RunState,
-    SourceOrigin, SourceRecord, TenantRecord, UsageBucket, UsagePage, UsageQuery, UsageResult, VersionRecord,
+    Aliases, BucketWidth, CreatedKey, DatabaseOptions, DatabaseUrls, KeyQuery, KeySummary, Progress, RunError,
+    RunEvent, RunRecord, RunState, SourceOrigin, SourceRecord, TenantRecord, UsageBucket, UsagePage, UsageQuery,
+    UsageResult, VersionRecord,
 };
 pub use atelier_trainer::{EvalCard, Interval, ItemLoss, SourceFile, mean_loss, paired_ci95};
 

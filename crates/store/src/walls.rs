@@ -32,6 +32,7 @@ enum Reach {
     Tenant,
     Control { tenant_column: String },
     Operator,
+    Everyone,
 }
 
 impl Reach {
@@ -43,6 +44,7 @@ impl Reach {
             Self::Tenant => tenant("tenant_id"),
             Self::Control { tenant_column } => format!("({} OR {SCOPE})", tenant(tenant_column)),
             Self::Operator => SCOPE.to_owned(),
+            Self::Everyone => "true".to_owned(),
         }
     }
 }
@@ -70,6 +72,7 @@ fn walls_of(steps: &[Migration]) -> BTreeMap<String, Wall> {
                     Reach::Control { tenant_column: arguments.next().unwrap_or_else(|| "tenant_id".to_owned()) }
                 }
                 "operator_table" => Reach::Operator,
+                "common_table" => Reach::Everyone,
                 "append_only" | "immutable" => {
                     if let Some(wall) = walls.get_mut(&table) {
                         wall.may_change = false;

@@ -5,6 +5,7 @@
 --     SELECT pg_temp.tenant_table('sources');       rows of one tenant each, visible to that tenant only
 --     SELECT pg_temp.control_table('keys');         the same, and visible to the installation itself
 --     SELECT pg_temp.operator_table('usage_open');  of the installation only
+--     SELECT pg_temp.common_table('key_changes');   of nobody: says nothing about anybody
 -- and, after that, what may be done with rows that are there:
 --     SELECT pg_temp.append_only('audit');          nothing
 --     SELECT pg_temp.immutable('versions');         they may go, with their tenant, but not change
@@ -39,6 +40,10 @@ $wall$;
 
 CREATE OR REPLACE FUNCTION pg_temp.operator_table(walled regclass) RETURNS void LANGUAGE sql AS $wall$
     SELECT pg_temp.build_wall(walled, $who$current_setting('app.scope', true) = 'control'$who$)
+$wall$;
+
+CREATE OR REPLACE FUNCTION pg_temp.common_table(walled regclass) RETURNS void LANGUAGE sql AS $wall$
+    SELECT pg_temp.build_wall(walled, 'true')
 $wall$;
 
 CREATE OR REPLACE FUNCTION pg_temp.append_only(walled regclass) RETURNS void LANGUAGE plpgsql AS $wall$

@@ -74,7 +74,7 @@ async fn request(world: &World, tenant: &Tenant, mut dice: Dice) {
         4 => drop(store.versions(&tenant.may(ReadVersions { tenant: id })).await),
         5 => drop(store.audit(&tenant.may(ReadAudit { tenant: id }), 0, 9).await),
         6 => drop(store.usage(&tenant.may(ReadUsage { tenant: id }), &query(START)).await),
-        7 => drop(store.keys(&tenant.may(ManageKeys { tenant: id })).await),
+        7 => drop(store.keys(&tenant.may(ManageKeys { tenant: id }), atelier_store::KeyQuery::default()).await),
         8 => drop(store.record(&tenant.may(ReadSources { tenant: id }), "folder", &json!({})).await),
         9 => drop(store.roll_back(&tenant.may(MoveAlias { tenant: id }), None).await),
         // Rarely: what is listed should not grow.
@@ -95,7 +95,8 @@ async fn request(world: &World, tenant: &Tenant, mut dice: Dice) {
         }
         13 if dice.below(8) == 0 => {
             let grant = tenant.may(ManageKeys { tenant: id });
-            if let Ok((key, _)) = store.create_key(&grant, Role::Member).await {
+            if let Ok(made) = store.create_key(&grant, crate::world::new_key(&grant, Role::Member)).await {
+                let key = made.summary;
                 drop(store.revoke_key(&grant, key.id).await);
             }
         }

@@ -7,7 +7,7 @@ use atelier_access::{ApiKey, Denied, KeyKind};
 use atelier_domain::{KeyId, Plan, Role, Scope, Scopes};
 use atelier_store::{KeyChange, KeyQuery, NewKey, StoreError};
 
-use crate::world::{START, World, assert_error, new_key, on_each_database};
+use crate::world::{Backend, START, World, assert_error, new_key, on_each_database, open_store};
 
 macro_rules! assert_turned_away {
     ($world:expr, $text:expr) => {
@@ -134,13 +134,15 @@ on_each_database! {
 
     async fn a_key_is_known_by_one_id_everywhere(world: World) {
         let tenant = world.tenant("acme", Plan::Shared).await;
+        // Within a millisecond, which is the first key is anybody's guess.
+        world.advance(1);
         let grant = tenant.may(ManageKeys { tenant: tenant.id() });
         let made = world.key(&tenant, Role::Member).await;
         let caller = world.store.authenticate(&made.key.reveal()).await.unwrap();
         assert_eq!(caller.key(), Some(made.summary.id));
         assert_eq!(world.store.key(&grant, made.summary.id).await.unwrap(), made.summary);
         let listed = world.store.keys(&grant, KeyQuery { after: tenant.admin.key(), ..KeyQuery::default() }).await.unwrap();
-        assert_eq!(listed, [made.summary.clone()]);
+        assert_eq!(listed, std::slice::from_ref(&made.summary));
         assert!(made.key.reveal().starts_with(made.summary.redacted.trim_end_matches('…')));
         let readers = KeyQuery { role: Some(Role::Reader), living: true, ..KeyQuery::default() };
         assert!(world.store.keys(&grant, readers).await.unwrap().is_empty());
@@ -153,4 +155,29 @@ on_each_database! {
         assert_error!(world.store.renew(&tenant.admin).await, StoreError::Denied(Denied::NotAuthenticated));
         assert_turned_away!(world, &tenant.key.reveal());
     }
+}
+
+/// How long another process may believe a key after it was revoked.
+const PROMISE: Duration = Duration::from_secs(1);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_process_learns_of_a_revocation_within_a_second() {
+    let world = World::open(Backend::postgres()).await;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("data")).unwrap();
+    std::fs::copy(world.folder.path().join("data/pepper"), folder.path().join("data/pepper")).unwrap();
+    let other = open_store(&world.backend, &folder, &world.clock).await.unwrap();
+    let tenant = world.tenant("acme", Plan::Shared).await;
+    let grant = tenant.may(ManageKeys { tenant: tenant.id() });
+    let made = world.key(&tenant, Role::Member).await;
+    let text = made.key.reveal();
+    let caller = other.authenticate(&text).await.unwrap();
+    world.store.revoke_key(&grant, made.summary.id).await.unwrap();
+    let revoked = std::time::Instant::now();
+    while other.renew(&caller).await.is_ok() {
+        assert!(revoked.elapsed() < PROMISE, "the other process still believes the key");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_error!(other.authenticate(&text).await, StoreError::Denied(Denied::NotAuthenticated));
+    other.close().await;
 }

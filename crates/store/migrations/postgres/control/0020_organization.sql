@@ -95,4 +95,4 @@ CREATE TABLE key_changes (
 );
 
 INSERT INTO key_changes (one, epoch) VALUES (1, 0);
-SELECT pg_temp.build_wall('key_changes', 'true');
+SELECT pg_temp.common_table('key_changes');
