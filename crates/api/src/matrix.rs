@@ -7,8 +7,10 @@ use atelier_access::{Action, Standing};
 use crate::endpoint::{Access, Endpoint};
 
 /// The callers of the matrix and their names there: all that have a key, least first.
-const ROLES: [(Standing, &str); 5] = [
+const ROLES: [(Standing, &str); 7] = [
     (Standing::Stranger, "stranger"),
+    (Standing::Reader, "reader"),
+    (Standing::Service, "service"),
     (Standing::Member, "member"),
     (Standing::Admin, "admin"),
     (Standing::Operator, "operator"),
