@@ -66,13 +66,17 @@ fn what_is_shown_of_a_key_names_it_and_opens_nothing() {
         assert!(ApiKey::parse(&key.redacted()).is_err());
     }
     let shown = format!("{:?}", pepper());
-    assert!(shown.starts_with("Pepper") && !shown.contains(&PEPPER_BYTE.to_string()) && !shown.contains("e7"), "{shown}");
+    assert!(
+        shown.starts_with("Pepper") && !shown.contains(&PEPPER_BYTE.to_string()) && !shown.contains("e7"),
+        "{shown}"
+    );
 }
 
 #[test]
 fn the_public_part_of_a_key_has_one_shape() {
     assert!("0123456789abcdEF".parse::<PublicId>().is_ok());
-    for other in ["", "0123456789abcdE", "0123456789abcdEFG", "0123456789abcdE-", "0123456789abcdé", "                "] {
+    for other in ["", "0123456789abcdE", "0123456789abcdEFG", "0123456789abcdE-", "0123456789abcdé", "                "]
+    {
         assert!(other.parse::<PublicId>().is_err(), "{other:?}");
     }
 }

@@ -39,7 +39,7 @@ fn asks(operation: &str) -> Option<&'static [Action]> {
         "list_tenants" => &[A::ListTenants],
         "get_tenant" => &[A::ReadTenant],
         "update_tenant" | "delete_tenant" => &[A::ManageTenant],
-        "rotate_key" => &[A::ManageKeys],
+        "create_key" | "list_keys" | "get_key" | "update_key" | "delete_key" | "rotate_key" => &[A::ManageKeys],
         _ => return None,
     })
 }
