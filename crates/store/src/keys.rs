@@ -195,14 +195,20 @@ impl Store {
     /// The tenant's keys, oldest first, a page of them.
     ///
     /// # Errors
-    /// What the database says.
+    /// [`StoreError::NotFound`] when the page is to begin after a key that the tenant has not: another's id tells no
+    /// more than one that nobody has.
     pub async fn keys(&self, grant: &Granted<ManageKeys>, query: KeyQuery) -> Result<Vec<KeySummary>, StoreError> {
         // An id begins with the millisecond of its making, so that their order is that of age.
         const SQL: &str = "SELECT id, public_id, name, role, scopes, project_id, user_id, service_account_id,
             created_at, expires_at, last_used_at, revoked_at FROM keys
             WHERE tenant_id = $1 AND id > $2 AND (project_id = $3 OR $3 = '') AND (role = $4 OR $4 = '')
             AND ($5 = 0 OR revoked_at IS NULL) ORDER BY id LIMIT $6";
+        const KNOWN: &str = "SELECT id FROM keys WHERE tenant_id = $1 AND id = $2";
         let text = |value: Option<String>| value.unwrap_or_default();
+        let control = self.control_for(grant.tenant());
+        if let Some(after) = query.after {
+            control.fetch_optional(KNOWN, values![grant.tenant(), after]).await?.ok_or(NOT_FOUND)?;
+        }
         let filter = values![
             grant.tenant(),
             text(query.after.map(|after| after.to_string())),
@@ -211,7 +217,7 @@ impl Store {
             i64::from(query.living),
             PAGE_ROWS_MAX
         ];
-        let rows = self.control_for(grant.tenant()).fetch_all(SQL, filter).await?;
+        let rows = control.fetch_all(SQL, filter).await?;
         rows.iter().map(summary_of).collect()
     }
 

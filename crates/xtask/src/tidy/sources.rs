@@ -288,8 +288,8 @@ mod tests {
     }
 
     #[test]
-    fn drivers_stay_in_one_file() {
-        check_source("crates/store/src/sql.rs", "use sqlx::sqlite::SqlitePool;", &[]);
+    fn drivers_stay_in_one_folder() {
+        check_source("crates/store/src/sql/sqlite.rs", "use sqlx::sqlite::SqlitePool;", &[]);
         check_source("crates/store/src/jobs.rs", "use sqlx::Row;", &[]);
         for source in ["use sqlx::{Row, sqlite};", "fn f(pool: SqlitePool) {}", "fn f(row: PgRow) {}"] {
             let found = findings_of(check, &[("crates/store/src/jobs.rs", source)]);
