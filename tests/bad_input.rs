@@ -226,6 +226,10 @@ fn resources_that_are_misnamed_or_misused() {
     }
     check_refused(&operator.post("/v1/tenants", &json!({"name": "b", "plan": "gold"})), 400, "invalid_value", "plan");
     check_refused(&operator.post("/v1/tenants", &json!({"name": "acme", "plan": "shared"})), 409, "name_taken", "");
+    let moved = |body: &Value| operator.patch("/v1/tenants/acme", body);
+    check_refused(&moved(&json!({"separation": "far"})), 400, "invalid_value", "separation");
+    check_refused(&moved(&json!({"separation": "file", "plan": "gold"})), 400, "invalid_value", "plan");
+    check_refused(&moved(&json!({})), 400, "invalid_value", "");
     check_refused(&acme.get("/v1/runs/run_%00"), 404, "not_found", "");
     check_refused(&acme.get("/v1/sources/src_0123"), 404, "not_found", "");
     check_refused(&acme.get("/v1/nonsense"), 404, "unknown_url", "");

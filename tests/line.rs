@@ -317,6 +317,15 @@ fn a_second_start_keeps_the_keys_and_says_no_secret_again() {
     assert_eq!(fs::read_to_string(world.data().join("operator-key")).unwrap(), key);
     assert_eq!(acme.get("/v1/models").status, 200);
     assert_eq!(world.operator().get("/v1/tenants").status, 200);
+    let moved = world.cli(&["tenant", "move", "acme", "--separation", "schema"]);
+    if world.is_on_postgres() {
+        assert_eq!(moved.object()["separation"], "schema");
+        assert_eq!(acme.get("/v1/models").status, 200);
+        let apart = world.cli(&["tenant", "create", "apart", "--separation", "database"]).object();
+        assert_eq!(apart["name"], "apart");
+    } else {
+        assert!(moved.refusal().contains("cannot keep a tenant apart"), "{moved:?}");
+    }
     let checks = world.cli(&["doctor"]).object();
     assert_eq!(checks["ok"], true, "{checks:#}");
     let mut walls = checks["checks"].as_array().unwrap().iter().filter(|check| check["check"] == "walls");

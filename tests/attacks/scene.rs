@@ -45,6 +45,7 @@ const MEANINGS: &[(&str, Meaning)] = &[
     ("role", Plain("\"reader\"")),
     ("run", Names("run")),
     ("scopes", Plain("[\"read\"]")),
+    ("separation", Plain("\"pooled\"")),
     ("source", Names("source")),
     ("start_time", Plain("1700000000")),
     ("tenant", Names("tenant")),

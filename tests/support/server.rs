@@ -250,6 +250,11 @@ impl World {
         self.arguments = arguments.iter().map(ToString::to_string).collect();
     }
 
+    /// Whether its rows are in PostgreSQL.
+    pub fn is_on_postgres(&self) -> bool {
+        self.database.is_some()
+    }
+
     pub fn data(&self) -> PathBuf {
         self.home.path().join("data")
     }

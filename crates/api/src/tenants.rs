@@ -1,6 +1,6 @@
 //! `/v1/tenants`: the operator's own resource. Keys are shown once, in the answer that makes them.
 
-use atelier_domain::Plan;
+use atelier_domain::{Plan, Separation};
 use atelier_platform::{Platform, TenantRecord};
 use axum::Json;
 use axum::extract::{Path, State};
@@ -22,14 +22,22 @@ pub struct CreateTenantRequest {
     pub name: String,
     /// `shared` or `tuned`.
     pub plan: String,
+    /// `pooled`, `schema` or `database` on PostgreSQL, `pooled` when absent; always `file` on SQLite.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub separation: Option<String>,
 }
 
 /// Body of `PATCH /v1/tenants/{tenant}`.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpdateTenantRequest {
-    /// `shared` or `tuned`.
-    pub plan: String,
+    /// `shared` or `tuned`; as it is when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<String>,
+    /// `pooled`, `schema` or `database`, on PostgreSQL: moves the tenant's rows, which waits until they are there. As it
+    /// is when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub separation: Option<String>,
 }
 
 /// A tenant.
@@ -43,6 +51,8 @@ pub struct TenantObject {
     pub name: String,
     /// `shared`, `tuned` or `dedicated`.
     pub plan: String,
+    /// Where its rows are: `file`, `pooled`, `schema` or `database`.
+    pub separation: String,
     /// Unix seconds.
     pub created_at: i64,
 }
@@ -68,7 +78,8 @@ pub async fn create_tenant(
     Authenticated(caller): Authenticated,
     WireJson(body): WireJson<CreateTenantRequest>,
 ) -> Result<(StatusCode, Json<CreatedTenantObject>), ApiError> {
-    let created = platform.create_tenant(&caller, &body.name, plan(&body.plan)?).await?;
+    let separation = body.separation.as_deref().map(separation).transpose()?;
+    let created = platform.create_tenant_apart(&caller, &body.name, plan(&body.plan)?, separation).await?;
     let object = CreatedTenantObject { tenant: tenant_object(created.tenant), key: created_key_object(created.key) };
     Ok((StatusCode::CREATED, Json(object)))
 }
@@ -98,7 +109,19 @@ pub async fn update_tenant(
     Path(tenant): Path<String>,
     WireJson(body): WireJson<UpdateTenantRequest>,
 ) -> Result<Json<TenantObject>, ApiError> {
-    Ok(Json(tenant_object(platform.set_plan(&caller, &tenant, plan(&body.plan)?).await?)))
+    let new_plan = body.plan.as_deref().map(plan).transpose()?;
+    let new_separation = body.separation.as_deref().map(separation).transpose()?;
+    let mut record = platform.get_tenant(&caller, &tenant).await?;
+    if let Some(plan) = new_plan {
+        record = platform.set_plan(&caller, &tenant, plan).await?;
+    }
+    if let Some(separation) = new_separation {
+        record = platform.move_tenant(&caller, &tenant, separation).await?;
+    }
+    if new_plan.is_none() && new_separation.is_none() {
+        return Err(ApiError::invalid("Nothing to change. Give a plan or a separation.", None, Some("invalid_value")));
+    }
+    Ok(Json(tenant_object(record)))
 }
 
 /// `DELETE /v1/tenants/{tenant}`.
@@ -126,12 +149,20 @@ fn plan(word: &str) -> Result<Plan, ApiError> {
     })
 }
 
+fn separation(word: &str) -> Result<Separation, ApiError> {
+    word.parse().map_err(|_| {
+        let message = "No such separation. Use pooled, schema or database.";
+        ApiError::invalid(message, Some("separation"), Some("invalid_value"))
+    })
+}
+
 fn tenant_object(tenant: TenantRecord) -> TenantObject {
     TenantObject {
         id: tenant.id.to_string(),
         object: "tenant",
         name: tenant.name.to_string(),
         plan: tenant.plan.to_string(),
+        separation: tenant.separation.to_string(),
         created_at: tenant.created_at.seconds(),
     }
 }

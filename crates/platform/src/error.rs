@@ -264,6 +264,11 @@ impl From<StoreError> for PlatformError {
                 "separation",
                 "unsupported_separation",
             ),
+            StoreError::OthersAtWork => Self::Conflict {
+                message: "Other servers work on this database. A tenant moves only when there is one: stop the others."
+                    .to_owned(),
+                code: "others_at_work",
+            },
             StoreError::OwnerNeeded => Self::Conflict {
                 message: "Only a server that knows its database's owner can do this. Start it with --database-owner."
                     .to_owned(),

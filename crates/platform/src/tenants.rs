@@ -1,7 +1,7 @@
 //! Tenants: finding, making, moving between plans, new keys, deleting.
 
 use atelier_access::{Caller, right};
-use atelier_domain::{Plan, TenantId, TenantName};
+use atelier_domain::{Plan, Separation, TenantId, TenantName};
 use atelier_store::{CreatedKey, StoreError, TenantRecord};
 
 use crate::error::PlatformError;
@@ -26,11 +26,25 @@ impl Platform {
         Ok(caller.acting_for(tenant.id)?)
     }
 
-    /// Makes a tenant.
+    /// Makes a tenant, kept apart as the database does.
     ///
     /// # Errors
-    /// When the caller may not, or the name is taken or not a name.
+    /// As [`Platform::create_tenant_apart`].
     pub async fn create_tenant(&self, caller: &Caller, name: &str, plan: Plan) -> Result<CreatedTenant, PlatformError> {
+        self.create_tenant_apart(caller, name, plan, None).await
+    }
+
+    /// Makes a tenant, kept apart in this way.
+    ///
+    /// # Errors
+    /// When the caller may not, the name is taken or not a name, or the database cannot keep it apart so.
+    pub async fn create_tenant_apart(
+        &self,
+        caller: &Caller,
+        name: &str,
+        plan: Plan,
+        separation: Option<Separation>,
+    ) -> Result<CreatedTenant, PlatformError> {
         let grant = caller.grant(right::CreateTenant)?;
         if plan == Plan::Dedicated {
             let message = "The plan `dedicated` is not offered by this server yet. Choose `shared` or `tuned`.";
@@ -39,7 +53,10 @@ impl Platform {
         let name: TenantName = name.parse().map_err(|error: atelier_domain::ParseError| {
             PlatformError::invalid(format!("{error}."), "name", "invalid_value")
         })?;
-        let (tenant, key) = self.store().create_tenant(&grant, name, plan).await?;
+        let (tenant, key) = match separation {
+            None => self.store().create_tenant(&grant, name, plan).await?,
+            Some(separation) => self.store().create_tenant_apart(&grant, name, plan, separation).await?,
+        };
         Ok(CreatedTenant { tenant, key })
     }
 
@@ -82,6 +99,20 @@ impl Platform {
             return Err(PlatformError::invalid(message, "plan", "unsupported_plan"));
         }
         Ok(self.store().set_plan(&grant, plan).await?)
+    }
+
+    /// Moves a tenant's rows to another place, kept apart in another way; its keys and its clients stay as they are.
+    ///
+    /// # Errors
+    /// When the caller may not, there is no such tenant, or it cannot be moved there now.
+    pub async fn move_tenant(
+        &self,
+        caller: &Caller,
+        tenant: &str,
+        to: Separation,
+    ) -> Result<TenantRecord, PlatformError> {
+        let tenant = self.get_tenant(caller, tenant).await?.id;
+        Ok(self.store().move_tenant(&caller.grant(right::ManageTenant { tenant })?, to).await?)
     }
 
     /// Makes a new admin key and revokes the older ones.

@@ -184,6 +184,9 @@ pub enum TenantCommand {
         /// What it is served: the base alone, or the base with its own adapter.
         #[arg(long, value_enum, default_value_t = PlanArg::Tuned)]
         plan: PlanArg,
+        /// Where its rows are, on PostgreSQL; with the others' when absent.
+        #[arg(long, value_enum)]
+        separation: Option<SeparationArg>,
     },
     /// List all tenants.
     List,
@@ -194,6 +197,14 @@ pub enum TenantCommand {
         /// The new plan.
         #[arg(value_enum)]
         plan: PlanArg,
+    },
+    /// Move a tenant's rows to a place of another kind, on PostgreSQL; its clients notice a pause.
+    Move {
+        /// The tenant.
+        name: String,
+        /// Where to.
+        #[arg(long, value_enum)]
+        separation: SeparationArg,
     },
     /// Make a new key, print it once, and revoke the tenant's others.
     RotateKey {
@@ -228,6 +239,28 @@ impl PlanArg {
             Self::Shared => "shared",
             Self::Tuned => "tuned",
             Self::Dedicated => "dedicated",
+        }
+    }
+}
+
+/// Where a tenant's rows can be on PostgreSQL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SeparationArg {
+    /// In tables that tenants share, under row level security.
+    Pooled,
+    /// In a schema of its own.
+    Schema,
+    /// In a database of its own.
+    Database,
+}
+
+impl SeparationArg {
+    /// The name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pooled => "pooled",
+            Self::Schema => "schema",
+            Self::Database => "database",
         }
     }
 }

@@ -91,6 +91,9 @@ pub enum StoreError {
         /// The way.
         separation: Separation,
     },
+    /// What must be done alone, while other servers work on the same database.
+    #[error("other servers work on this database: stop them first")]
+    OthersAtWork,
     /// Only the database's owner can do it, and the server does not know the owner.
     #[error("only the database's owner can do this: start with --database-owner")]
     OwnerNeeded,

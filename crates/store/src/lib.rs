@@ -23,6 +23,7 @@ pub mod keys;
 mod ledger;
 mod migrate;
 pub mod models;
+mod moving;
 mod open;
 mod places;
 pub mod runs;

@@ -53,6 +53,7 @@ pub(crate) const CONTROL: Schema = schema!("control":
 pub(crate) const TENANT: Schema = schema!("tenant":
     1 "0001_first",
     2 "0002_identity",
+    3 "0003_moving",
 );
 
 /// What steps on PostgreSQL may call.

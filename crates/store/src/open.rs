@@ -9,7 +9,7 @@ use std::sync::Arc;
 use atelier_access::{Caller, Pepper};
 use atelier_domain::limits::CONTROL_READERS_MAX;
 use atelier_domain::{Clock, RequestId, TenantId, Timestamp};
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 
 use crate::blobs::Blobs;
 use crate::error::StoreError;
@@ -92,6 +92,8 @@ pub(crate) struct Inner {
 pub(crate) struct ServerSide {
     pub(crate) server: Server,
     pub(crate) hold: Hold,
+    /// Held by a tenant's move: one at a time.
+    pub(crate) moving: Mutex<()>,
 }
 
 /// The databases, open.
@@ -142,6 +144,7 @@ impl Store {
         };
         if is_alone {
             store.finish_deletions().await?;
+            store.finish_moves().await?;
             store.recover_jobs().await?;
         }
         if let Some(ServerSide { hold, .. }) = &store.inner.server {
@@ -192,7 +195,7 @@ impl Store {
         self.inner.ledger.close().await;
         self.inner.tenants.close_all().await;
         self.inner.control.close().await;
-        if let Some(ServerSide { server, hold }) = &self.inner.server {
+        if let Some(ServerSide { server, hold, .. }) = &self.inner.server {
             server.close().await;
             hold.release().await;
         }
@@ -263,7 +266,7 @@ async fn open_postgres(urls: &DatabaseUrls, now: Timestamp) -> Result<Opened, St
     // The ledger's writer waits for no reader.
     let ledger = server.schema_apart(CONTROL_SCHEMA, Scope::Control);
     let tenants = TenantPlaces::on_server(server.clone(), control.clone());
-    Ok(Opened { control, ledger, tenants, server: Some(ServerSide { server, hold }) })
+    Ok(Opened { control, ledger, tenants, server: Some(ServerSide { server, hold, moving: Mutex::default() }) })
 }
 
 /// Takes the folder's lock and writes our process id into it, so that whoever comes second can say who was first.

@@ -111,7 +111,7 @@ impl TenantPlaces {
 
     /// Closes the place of a deleted tenant and removes it with all that is in it.
     pub(crate) async fn remove(&self, tenant: TenantId) -> Result<(), StoreError> {
-        const SQL: &str = "SELECT separation, moving_to FROM tenants WHERE id = $1";
+        const SQL: &str = "SELECT separation, leftover FROM tenants WHERE id = $1";
         let mut open = self.open.lock().await;
         if let Some(entry) = open.by_tenant.remove(&tenant) {
             entry.database.close().await;
@@ -122,8 +122,8 @@ impl TenantPlaces {
                 let row = control.in_scope(Scope::Tenant(tenant)).fetch_optional(SQL, values![tenant]).await?;
                 let row = row.ok_or(StoreError::NotFound { what: "tenant" })?;
                 remove_on_server(server, tenant, row.parsed("separation")?).await?;
-                match row.optional_parsed("moving_to")? {
-                    Some(moving_to) => remove_on_server(server, tenant, moving_to).await,
+                match row.optional_parsed("leftover")? {
+                    Some(leftover) => remove_on_server(server, tenant, leftover).await,
                     None => Ok(()),
                 }
             }
@@ -136,6 +136,11 @@ impl TenantPlaces {
             Home::Folder(folder) => remove_file(folder, tenant),
             Home::Server { server, .. } => remove_on_server(server, tenant, separation).await,
         }
+    }
+
+    /// Looks a tenant's place up anew when it is next asked for. Handles that are in use stay what they are.
+    pub(crate) async fn forget(&self, tenant: TenantId) {
+        self.open.lock().await.by_tenant.remove(&tenant);
     }
 
     pub(crate) async fn close_all(&self) {
@@ -294,7 +299,7 @@ fn own_database(tenant: TenantId) -> String {
 }
 
 /// A tenant's place on the server, as it is called; nothing is looked at.
-fn place_on_server(server: &Server, tenant: TenantId, separation: Separation) -> Database {
+pub(crate) fn place_on_server(server: &Server, tenant: TenantId, separation: Separation) -> Database {
     let scope = Scope::Tenant(tenant);
     match separation {
         Separation::Database => server.in_database(&own_database(tenant)).own_schema(TENANTS_SCHEMA, scope),
@@ -303,7 +308,7 @@ fn place_on_server(server: &Server, tenant: TenantId, separation: Separation) ->
     }
 }
 
-async fn create_on_server(
+pub(crate) async fn create_on_server(
     server: &Server,
     tenant: TenantId,
     separation: Separation,

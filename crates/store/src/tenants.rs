@@ -2,7 +2,7 @@
 
 use atelier_access::Granted;
 use atelier_access::right::{CreateTenant, ListTenants, ManageTenant, ReadTenant};
-use atelier_domain::{Plan, Role, TenantId, TenantName, Timestamp};
+use atelier_domain::{Plan, Role, Separation, TenantId, TenantName, Timestamp};
 use serde_json::json;
 
 use crate::audit;
@@ -21,6 +21,8 @@ pub struct TenantRecord {
     pub name: TenantName,
     /// What it bought.
     pub plan: Plan,
+    /// Where its rows are.
+    pub separation: Separation,
     /// When it was made.
     pub created_at: Timestamp,
     /// Keeps its cache entries apart from everybody else's.
@@ -30,7 +32,8 @@ pub struct TenantRecord {
 const NOT_FOUND: StoreError = StoreError::NotFound { what: "tenant" };
 
 impl Store {
-    /// Makes a tenant and its first key, an admin's, whose text is in the answer and nowhere else.
+    /// Makes a tenant and its first key, an admin's, whose text is in the answer and nowhere else. It is kept apart as
+    /// the database does unless told otherwise.
     ///
     /// # Errors
     /// [`StoreError::NameTaken`].
@@ -40,14 +43,27 @@ impl Store {
         name: TenantName,
         plan: Plan,
     ) -> Result<(TenantRecord, CreatedKey), StoreError> {
+        self.create_tenant_apart(grant, name, plan, self.inner.tenants.separation_default()).await
+    }
+
+    /// The same, kept apart in this way.
+    ///
+    /// # Errors
+    /// [`StoreError::NameTaken`]; [`StoreError::UnsupportedSeparation`]; [`StoreError::OwnerNeeded`].
+    pub async fn create_tenant_apart(
+        &self,
+        grant: &Granted<CreateTenant>,
+        name: TenantName,
+        plan: Plan,
+        separation: Separation,
+    ) -> Result<(TenantRecord, CreatedKey), StoreError> {
         const TAKEN: &str = "SELECT id FROM tenants WHERE name = $1 AND deleted_at IS NULL";
         if self.control().fetch_optional(TAKEN, values![&name]).await?.is_some() {
             return Err(StoreError::NameTaken);
         }
         let now = self.now();
         let id = TenantId::generate(now, random_bytes()?);
-        let tenant = TenantRecord { id, name, plan, created_at: now, cache_salt: random_bytes()? };
-        let separation = self.inner.tenants.separation_default();
+        let tenant = TenantRecord { id, name, plan, separation, created_at: now, cache_salt: random_bytes()? };
         // The place first: a place without a row is only litter, a row without a place would be a tenant that cannot work.
         self.inner.tenants.create(id, separation, now).await?;
         let inserted = self.insert_tenant(grant, &tenant).await;
@@ -62,16 +78,16 @@ impl Store {
         grant: &Granted<CreateTenant>,
         tenant: &TenantRecord,
     ) -> Result<CreatedKey, StoreError> {
-        const SQL: &str = "INSERT INTO tenants (id, name, plan, cache_salt, created_at) VALUES ($1, $2, $3, $4, $5)
-            ON CONFLICT DO NOTHING";
+        const SQL: &str = "INSERT INTO tenants (id, name, plan, cache_salt, separation, created_at)
+            VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
         let mut transaction = self.control().begin().await?;
         let salt = tenant.cache_salt.as_slice();
-        let row = values![tenant.id, &tenant.name, tenant.plan, salt, tenant.created_at];
+        let row = values![tenant.id, &tenant.name, tenant.plan, salt, tenant.separation, tenant.created_at];
         if transaction.execute(SQL, row).await? == 0 {
             return Err(StoreError::NameTaken);
         }
         let made = self.insert_key(&mut transaction, NewRow::of(Some(tenant.id), Role::Admin)).await?;
-        let (subject, detail) = (tenant.name.as_str(), json!({"plan": tenant.plan.as_str()}));
+        let (subject, detail) = (tenant.name.as_str(), json!({"plan": tenant.plan, "separation": tenant.separation}));
         let (now, actor) = (tenant.created_at, grant.actor());
         audit::append_operator(&mut transaction, now, Some(tenant.id), actor, "create_tenant", subject, &detail)
             .await?;
@@ -84,8 +100,7 @@ impl Store {
     /// # Errors
     /// What the database says.
     pub async fn tenants(&self, _grant: &Granted<ListTenants>) -> Result<Vec<TenantRecord>, StoreError> {
-        const SQL: &str =
-            "SELECT id, name, plan, cache_salt, created_at FROM tenants WHERE deleted_at IS NULL ORDER BY name";
+        const SQL: &str = "SELECT id, name, plan, separation, cache_salt, created_at FROM tenants WHERE deleted_at IS NULL ORDER BY name";
         let rows = self.control().fetch_all(SQL, values![]).await?;
         rows.iter().map(record_of).collect()
     }
@@ -99,7 +114,7 @@ impl Store {
         _grant: &Granted<ListTenants>,
         name: &TenantName,
     ) -> Result<TenantRecord, StoreError> {
-        const SQL: &str = "SELECT id, name, plan, cache_salt, created_at FROM tenants
+        const SQL: &str = "SELECT id, name, plan, separation, cache_salt, created_at FROM tenants
             WHERE name = $1 AND deleted_at IS NULL";
         let row = self.control().fetch_optional(SQL, values![name]).await?.ok_or(NOT_FOUND)?;
         record_of(&row)
@@ -191,13 +206,15 @@ impl Store {
     }
 }
 
-const READ: &str = "SELECT id, name, plan, cache_salt, created_at FROM tenants WHERE id = $1 AND deleted_at IS NULL";
+const READ: &str =
+    "SELECT id, name, plan, separation, cache_salt, created_at FROM tenants WHERE id = $1 AND deleted_at IS NULL";
 
 fn record_of(row: &Row) -> Result<TenantRecord, StoreError> {
     Ok(TenantRecord {
         id: row.parsed("id")?,
         name: row.parsed("name")?,
         plan: row.parsed("plan")?,
+        separation: row.parsed("separation")?,
         created_at: row.time("created_at")?,
         cache_salt: row.bytes("cache_salt")?,
     })

@@ -1,4 +1,4 @@
-//! `atelier tenant`: create, list, plan, rotate-key, delete.
+//! `atelier tenant`: create, list, plan, move, rotate-key, delete.
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;
@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::cli::TenantCommand;
+use crate::cli::{SeparationArg, TenantCommand};
 use crate::client::Client;
 use crate::output::{Output, table};
 
@@ -15,8 +15,8 @@ use crate::output::{Output, table};
 pub async fn run(data: &Path, command: TenantCommand, output: Output) -> Result<()> {
     let client = Client::find(data)?;
     match command {
-        TenantCommand::Create { name, plan } => {
-            let tenant = create(&client, &name, plan.name()).await?;
+        TenantCommand::Create { name, plan, separation } => {
+            let tenant = create(&client, &name, plan.name(), separation.map(SeparationArg::name)).await?;
             output.result(&tenant, || {
                 format!(
                     "Created tenant {name} on plan {}.\nKey (shown only now): {}\nNext: atelier learn --tenant {name} \
@@ -33,9 +33,9 @@ pub async fn run(data: &Path, command: TenantCommand, output: Output) -> Result<
                     .as_array()
                     .into_iter()
                     .flatten()
-                    .map(|tenant| ["name", "plan", "id"].map(|key| text(&tenant[key])).to_vec())
+                    .map(|tenant| ["name", "plan", "separation", "id"].map(|key| text(&tenant[key])).to_vec())
                     .collect();
-                table(&["NAME", "PLAN", "ID"], &rows)
+                table(&["NAME", "PLAN", "SEPARATION", "ID"], &rows)
             })
         }
         TenantCommand::Plan { name, plan } => {
@@ -44,6 +44,11 @@ pub async fn run(data: &Path, command: TenantCommand, output: Output) -> Result<
             output.result(&tenant, || {
                 format!("Tenant {name} is on plan {} now; its key and its model name stay.", plan.name())
             })
+        }
+        TenantCommand::Move { name, separation } => {
+            let body = json!({"separation": separation.name()});
+            let tenant = client.send(Method::PATCH, &format!("/v1/tenants/{name}"), &body).await?;
+            output.result(&tenant, || format!("The rows of {name} are kept by {} now.", separation.name()))
         }
         TenantCommand::RotateKey { name } => {
             let key = client.send(Method::POST, &format!("/v1/tenants/{name}/keys"), &json!({})).await?;
@@ -63,8 +68,12 @@ pub async fn run(data: &Path, command: TenantCommand, output: Output) -> Result<
 }
 
 /// Creates a tenant: `{"id", "name", "plan", "key"}`.
-pub async fn create(client: &Client, name: &str, plan: &str) -> Result<Value> {
-    let tenant = client.send(Method::POST, "/v1/tenants", &json!({"name": name, "plan": plan})).await?;
+pub async fn create(client: &Client, name: &str, plan: &str, separation: Option<&str>) -> Result<Value> {
+    let mut body = json!({"name": name, "plan": plan});
+    if let Some(separation) = separation {
+        body["separation"] = separation.into();
+    }
+    let tenant = client.send(Method::POST, "/v1/tenants", &body).await?;
     Ok(json!({
         "id": tenant["id"], "name": tenant["name"], "plan": tenant["plan"], "key": tenant["key"]["value"],
     }))

@@ -15,10 +15,10 @@ mod value;
 
 use std::path::Path;
 
-use atelier_domain::TenantId;
+use atelier_domain::{Separation, TenantId};
 
 use crate::error::StoreError;
-pub(crate) use postgres::{Hold, Server};
+pub(crate) use postgres::{Hold, Pause, Server};
 pub(crate) use row::Row;
 pub(crate) use value::{Value, values};
 
@@ -80,6 +80,25 @@ impl Database {
             Place::Postgres(place) => {
                 place.begin(self.scope, postgres::Manner::WriteBesideOthers).await.map(Transaction::Postgres)
             }
+        }
+    }
+
+    /// Begins a transaction that reads the same state throughout. Only PostgreSQL needs one.
+    pub(crate) async fn begin_snapshot(&self) -> Result<Transaction, StoreError> {
+        match &self.place {
+            Place::Sqlite(_) => Err(StoreError::UnsupportedSeparation { separation: Separation::File }),
+            Place::Postgres(place) => {
+                place.begin(self.scope, postgres::Manner::Snapshot).await.map(Transaction::Postgres)
+            }
+        }
+    }
+
+    /// Waits until nobody is in a transaction here, and lets nobody in until the pause ends. Only what is on a server
+    /// can be paused.
+    pub(crate) async fn pause(&self) -> Result<Pause, StoreError> {
+        match &self.place {
+            Place::Sqlite(_) => Err(StoreError::UnsupportedSeparation { separation: Separation::File }),
+            Place::Postgres(place) => place.pause().await,
         }
     }
 

@@ -18,7 +18,7 @@ use sqlx::postgres::{
     PgArgumentBuffer, PgArguments, PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgTypeInfo,
 };
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Encode, Postgres, Type};
-use tokio::sync::{Mutex, OwnedRwLockReadGuard, RwLock};
+use tokio::sync::{Mutex, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use super::row::Row;
 use super::value::Value;
@@ -41,12 +41,17 @@ const IS_CLEAN: &str = "SELECT now() = statement_timestamp()
 /// Which servers are at work on a database, as a lock that each holds a share of.
 const SERVERS_LOCK: i64 = 0x0061_7465_6c69_6572;
 
+/// The name of a schema that there never is.
+const NOWHERE: &str = "atelier_nowhere";
+
 /// What a transaction is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Manner {
     Read,
     WriteInTurn,
     WriteBesideOthers,
+    /// Reads what was there when it began, throughout.
+    Snapshot,
 }
 
 /// A PostgreSQL server under the application's role, and where it is given under the owner's.
@@ -217,6 +222,13 @@ impl Hold {
         self.0.lock().await.alone
     }
 
+    /// Keeps other servers from beginning, until [`Hold::share`]; false when there are some already.
+    pub(crate) async fn take_alone(&self) -> Result<bool, StoreError> {
+        let mut held = self.0.lock().await;
+        held.alone = try_lock(&mut held.connection).await?;
+        Ok(held.alone)
+    }
+
     /// Lets other servers work beside this one.
     pub(crate) async fn share(&self) -> Result<(), StoreError> {
         const SHARE: &str = "SELECT pg_advisory_lock_shared($1)";
@@ -251,7 +263,7 @@ pub(super) struct Place {
     here: Arc<RwLock<Here>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Here {
     pool: PgPool,
     schema: String,
@@ -276,6 +288,11 @@ impl Place {
         begun.map_err(|_| StoreError::ShuttingDown)?
     }
 
+    pub(super) async fn pause(&self) -> Result<Pause, StoreError> {
+        let paused = tokio::time::timeout(DATABASE_BUSY_TIMEOUT, Arc::clone(&self.here).write_owned()).await;
+        paused.map(Pause).map_err(|_| StoreError::Busy)
+    }
+
     pub(super) async fn close(&self) {
         let here = self.here.read().await;
         if here.owns_pool {
@@ -284,9 +301,31 @@ impl Place {
     }
 }
 
+/// A place in which nobody is, and which nobody enters, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Pause(OwnedRwLockWriteGuard<Here>);
+
+impl Pause {
+    /// Ends the pause; whoever had the old place has this one from here on.
+    pub(crate) async fn goes_to(mut self, place: &Database) {
+        let super::Place::Postgres(place) = &place.place else { return };
+        let old = std::mem::replace(&mut *self.0, place.here.read().await.clone());
+        drop(self);
+        if old.owns_pool {
+            old.pool.close().await;
+        }
+    }
+
+    /// Ends the pause; whoever had the place has none from here on.
+    pub(crate) fn goes_nowhere(mut self) {
+        NOWHERE.clone_into(&mut self.0.schema);
+    }
+}
+
 async fn open(here: OwnedRwLockReadGuard<Here>, scope: Scope, manner: Manner) -> Result<Transaction, StoreError> {
     let (begin, settings) = match manner {
         Manner::Read => ("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY", SETTINGS),
+        Manner::Snapshot => ("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", SETTINGS),
         Manner::WriteInTurn => ("BEGIN ISOLATION LEVEL READ COMMITTED", SETTINGS_AND_TURN),
         Manner::WriteBesideOthers => ("BEGIN ISOLATION LEVEL READ COMMITTED", SETTINGS),
     };

@@ -11,6 +11,7 @@ mod jobs;
 mod keys;
 mod learning;
 mod models;
+mod moves;
 mod postgres;
 mod psql;
 mod tenants;

@@ -89,8 +89,12 @@ on_each_database! {
 fn places(world: &World) -> usize {
     match &world.backend {
         Backend::Sqlite => files(world, ".db"),
-        Backend::Postgres(database) => {
-            database.sql("SELECT count(*) FROM atelier_tenants.tenant_identity").parse().unwrap()
+        backend => {
+            let places = "SELECT (SELECT count(*) FROM atelier_tenants.tenant_identity)
+                + (SELECT count(*) FROM pg_namespace WHERE starts_with(CAST(nspname AS TEXT), 'tenant_'))
+                + (SELECT count(*) FROM pg_database JOIN atelier.tenants
+                    ON datname = 'atelier_' || split_part(id, '_', 2))";
+            backend.test_database().sql(places).parse().unwrap()
         }
     }
 }

@@ -249,7 +249,10 @@ async fn every_accepted_request_has_its_row_after_a_kill(backend: Backend) {
     let data = folder.path().join("data");
     let addresses = match &backend {
         Backend::Sqlite => String::new(),
-        Backend::Postgres(database) => format!("{}\n{}", database.application_url(), database.owner_url()),
+        backend => {
+            let database = backend.test_database();
+            format!("{}\n{}", database.application_url(), database.owner_url())
+        }
     };
     let died = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "usage::process_that_dies", "--nocapture"])

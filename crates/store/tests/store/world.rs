@@ -7,7 +7,7 @@ use atelier_access::right::{
     CreateTenant, LoadAdapter, ManageKeys, ReadRuns, ReadVersions, RunJob, StartRun, WorkJobs, WriteSources,
 };
 use atelier_access::{ApiKey, Caller, Granted, Right};
-use atelier_domain::{Digest, ManualClock, Plan, Role, Scopes, Suffix, TenantId, Timestamp};
+use atelier_domain::{Digest, ManualClock, Plan, Role, Scopes, Separation, Suffix, TenantId, Timestamp};
 use atelier_store::{
     AdapterBlob, ClaimedJob, CreatedKey, DatabaseOptions, DatabaseUrls, NewKey, NewRun, NewSource, NewVersion,
     OpenOptions, RunRecord, SourceOrigin, SourceRecord, Store, StoreError, TenantRecord, VersionRecord,
@@ -23,6 +23,12 @@ use crate::postgres::TestDatabase;
 pub enum Backend {
     Sqlite,
     Postgres(Arc<TestDatabase>),
+    /// Each tenant has a schema of its own.
+    PostgresSchema(Arc<TestDatabase>),
+    /// Each tenant has a database of its own.
+    PostgresDatabase(Arc<TestDatabase>),
+    /// The owner of the tables is not known.
+    PostgresWithoutOwner(Arc<TestDatabase>),
 }
 
 impl Backend {
@@ -38,10 +44,23 @@ impl Backend {
         Self::Postgres(Arc::new(database))
     }
 
+    /// How its tenants are kept apart.
+    fn separation(&self) -> Separation {
+        match self {
+            Self::Sqlite => Separation::File,
+            Self::Postgres(_) | Self::PostgresWithoutOwner(_) => Separation::Pooled,
+            Self::PostgresSchema(_) => Separation::Schema,
+            Self::PostgresDatabase(_) => Separation::Database,
+        }
+    }
+
     /// The database beneath, for tests of what only PostgreSQL has.
     pub fn test_database(&self) -> &TestDatabase {
         match self {
-            Self::Postgres(database) => database,
+            Self::Postgres(database)
+            | Self::PostgresSchema(database)
+            | Self::PostgresDatabase(database)
+            | Self::PostgresWithoutOwner(database) => database,
             Self::Sqlite => panic!("a test of PostgreSQL's"),
         }
     }
@@ -66,6 +85,28 @@ macro_rules! on_each_database {
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $name() {
                     super::$name(crate::world::World::open(crate::world::Backend::postgres()).await).await;
+                }
+            )*
+        }
+
+        mod postgres_schema {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    let database = std::sync::Arc::new(crate::postgres::TestDatabase::create());
+                    let backend = crate::world::Backend::PostgresSchema(database);
+                    super::$name(crate::world::World::open(backend).await).await;
+                }
+            )*
+        }
+
+        mod postgres_database {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    let database = std::sync::Arc::new(crate::postgres::TestDatabase::create());
+                    let backend = crate::world::Backend::PostgresDatabase(database);
+                    super::$name(crate::world::World::open(backend).await).await;
                 }
             )*
         }
@@ -108,7 +149,8 @@ impl World {
 
     pub async fn tenant(&self, name: &str, plan: Plan) -> Tenant {
         let grant = self.operator.grant(CreateTenant).unwrap();
-        let (record, key) = self.store.create_tenant(&grant, name.parse().unwrap(), plan).await.unwrap();
+        let (name, separation) = (name.parse().unwrap(), self.backend.separation());
+        let (record, key) = self.store.create_tenant_apart(&grant, name, plan, separation).await.unwrap();
         Tenant { admin: self.store.authenticate(&key.key.reveal()).await.unwrap(), key: key.key, record }
     }
 
@@ -185,10 +227,11 @@ pub async fn open_store(backend: &Backend, folder: &TempDir, clock: &Arc<ManualC
 pub fn database_options(backend: &Backend) -> DatabaseOptions {
     match backend {
         Backend::Sqlite => DatabaseOptions::Files,
-        Backend::Postgres(database) => DatabaseOptions::Postgres(DatabaseUrls {
-            application: database.application_url(),
-            owner: Some(database.owner_url()),
-        }),
+        backend => {
+            let database = backend.test_database();
+            let owner = (!matches!(backend, Backend::PostgresWithoutOwner(_))).then(|| database.owner_url());
+            DatabaseOptions::Postgres(DatabaseUrls { application: database.application_url(), owner })
+        }
     }
 }
 

@@ -1,3 +1,3 @@
--- Where a tenant's rows are, and where a move that has begun is taking them. Here that is a file, always.
+-- Where a tenant's rows are. Here that is a file, always, and nothing moves.
 ALTER TABLE tenants ADD COLUMN separation TEXT NOT NULL DEFAULT 'file' CHECK (separation = 'file');
-ALTER TABLE tenants ADD COLUMN moving_to TEXT;
+ALTER TABLE tenants ADD COLUMN leftover TEXT;

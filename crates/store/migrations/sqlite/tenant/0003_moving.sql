@@ -1,0 +1,2 @@
+-- A file is the only place here: nothing moves.
+SELECT 1;
