@@ -1,8 +1,8 @@
 //! What goes into a statement.
 
 use atelier_domain::{
-    Digest, InviteId, JobId, KeyId, Label, Plan, ProjectId, RequestId, Role, RunId, Scopes, Separation, ServiceAccountId,
-    SourceId, Suffix, TenantId, TenantName, Timestamp, UserId, VersionNumber,
+    Digest, InviteId, JobId, KeyId, Label, Plan, ProjectId, RequestId, Role, RunId, Scopes, Separation,
+    ServiceAccountId, SourceId, Suffix, TenantId, TenantName, Timestamp, UserId, VersionNumber,
 };
 use serde_json::Value as Json;
 

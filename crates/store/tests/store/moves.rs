@@ -187,7 +187,8 @@ on_each_database! {
         for separation in separations {
             let (record, key) =
                 world.store.create_tenant_apart(&create, "acme".parse().unwrap(), Plan::Tuned, *separation).await.unwrap();
-            let acme = Tenant { admin: world.store.authenticate(&key.reveal()).await.unwrap(), key, record };
+            let admin = world.store.authenticate(&key.key.reveal()).await.unwrap();
+            let acme = Tenant { admin, key: key.key, record };
             world.learn(&acme, 1).await;
             let grant = world.operator.grant(ManageTenant { tenant: acme.id() }).unwrap();
             world.store.delete_tenant(&grant).await.unwrap();
