@@ -111,16 +111,7 @@ pub async fn update_tenant(
 ) -> Result<Json<TenantObject>, ApiError> {
     let new_plan = body.plan.as_deref().map(plan).transpose()?;
     let new_separation = body.separation.as_deref().map(separation).transpose()?;
-    let mut record = platform.get_tenant(&caller, &tenant).await?;
-    if let Some(plan) = new_plan {
-        record = platform.set_plan(&caller, &tenant, plan).await?;
-    }
-    if let Some(separation) = new_separation {
-        record = platform.move_tenant(&caller, &tenant, separation).await?;
-    }
-    if new_plan.is_none() && new_separation.is_none() {
-        return Err(ApiError::invalid("Nothing to change. Give a plan or a separation.", None, Some("invalid_value")));
-    }
+    let record = platform.update_tenant(&caller, &tenant, new_plan, new_separation).await?;
     Ok(Json(tenant_object(record)))
 }
 

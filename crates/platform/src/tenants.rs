@@ -47,8 +47,7 @@ impl Platform {
     ) -> Result<CreatedTenant, PlatformError> {
         let grant = caller.grant(right::CreateTenant)?;
         if plan == Plan::Dedicated {
-            let message = "The plan `dedicated` is not offered by this server yet. Choose `shared` or `tuned`.";
-            return Err(PlatformError::invalid(message, "plan", "unsupported_plan"));
+            return Err(not_offered());
         }
         let name: TenantName = name.parse().map_err(|error: atelier_domain::ParseError| {
             PlatformError::invalid(format!("{error}."), "name", "invalid_value")
@@ -87,32 +86,31 @@ impl Platform {
         })
     }
 
-    /// Moves a tenant to another plan; its key and its clients stay as they are.
+    /// Moves a tenant to another plan, or its rows to another place where they are kept apart in another way; what is
+    /// not named stays. Its keys and its clients stay as they are.
     ///
     /// # Errors
-    /// When the caller may not, or there is no such tenant.
-    pub async fn set_plan(&self, caller: &Caller, tenant: &str, plan: Plan) -> Result<TenantRecord, PlatformError> {
-        let tenant = self.get_tenant(caller, tenant).await?.id;
-        let grant = caller.grant(right::ManageTenant { tenant })?;
-        if plan == Plan::Dedicated {
-            let message = "The plan `dedicated` is not offered by this server yet. Choose `shared` or `tuned`.";
-            return Err(PlatformError::invalid(message, "plan", "unsupported_plan"));
-        }
-        Ok(self.store().set_plan(&grant, plan).await?)
-    }
-
-    /// Moves a tenant's rows to another place, kept apart in another way; its keys and its clients stay as they are.
-    ///
-    /// # Errors
-    /// When the caller may not, there is no such tenant, or it cannot be moved there now.
-    pub async fn move_tenant(
+    /// When the caller may not, there is no such tenant, or it cannot be moved there now; then nothing has changed.
+    pub async fn update_tenant(
         &self,
         caller: &Caller,
         tenant: &str,
-        to: Separation,
+        plan: Option<Plan>,
+        separation: Option<Separation>,
     ) -> Result<TenantRecord, PlatformError> {
-        let tenant = self.get_tenant(caller, tenant).await?.id;
-        Ok(self.store().move_tenant(&caller.grant(right::ManageTenant { tenant })?, to).await?)
+        let mut record = self.get_tenant(caller, tenant).await?;
+        let grant = caller.grant(right::ManageTenant { tenant: record.id })?;
+        if plan == Some(Plan::Dedicated) {
+            return Err(not_offered());
+        }
+        // What can fail comes first.
+        if let Some(separation) = separation {
+            record = self.store().move_tenant(&grant, separation).await?;
+        }
+        if let Some(plan) = plan {
+            record = self.store().set_plan(&grant, plan).await?;
+        }
+        Ok(record)
     }
 
     /// Makes a new admin key and revokes the older ones.
@@ -154,4 +152,9 @@ impl Platform {
         let is_named = record.name.as_str() == tenant || record.id.to_string() == tenant;
         if is_named { Ok(record) } else { Err(PlatformError::not_found()) }
     }
+}
+
+fn not_offered() -> PlatformError {
+    let message = "The plan `dedicated` is not offered by this server yet. Choose `shared` or `tuned`.";
+    PlatformError::invalid(message, "plan", "unsupported_plan")
 }

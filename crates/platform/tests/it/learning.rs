@@ -99,10 +99,10 @@ async fn back_and_forth(Learned { world, caller, texts, .. }: &Learned) {
 
 /// A plan without own models serves the base under the same name, and the versions are still there afterwards.
 async fn another_plan_and_back(Learned { world, caller, texts, .. }: &Learned) {
-    world.platform.set_plan(&world.operator, "acme", Plan::Shared).await.unwrap();
+    world.platform.update_tenant(&world.operator, "acme", Some(Plan::Shared), None).await.unwrap();
     assert_eq!(world.complete(caller, "atelier", HOUSE_PROMPT).await, texts[0]);
     assert!(world.platform.complete(caller, greedy(SECOND, "x", 2)).await.is_err());
-    world.platform.set_plan(&world.operator, "acme", Plan::Tuned).await.unwrap();
+    world.platform.update_tenant(&world.operator, "acme", Some(Plan::Tuned), None).await.unwrap();
     assert_eq!(world.complete(caller, "atelier", HOUSE_PROMPT).await, texts[2]);
 }
 

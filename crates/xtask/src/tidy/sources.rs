@@ -139,7 +139,7 @@ impl Source<'_> {
     }
 
     fn driver(&self, rest: &[Token]) -> Option<Finding> {
-        if self.path.starts_with(DRIVER_FOLDER) || !self.is_in(&["store"]) {
+        if self.path.starts_with(DRIVER_FOLDER) || !self.is_in(&["store"]) || self.is_beside_the_product() {
             return None;
         }
         let is_module = starts_with(rest, &["sqlx", ":", ":"])
