@@ -18,8 +18,8 @@ build: ## Build the server, optimised, as target/release/atelier
 test: ## Run every test; installs the test runner and the OpenAI client where they are missing
 	scripts/test.sh $(ARGS)
 
-attacks: ## Run the attack suite end to end; prints the number of generated cases and of leaks
-	cargo test -p atelier-server --test end_to_end -- attacks --nocapture
+attacks: ## Run the attack suite on each database and separation; prints the number of generated cases and of leaks
+	scripts/attacks.sh
 
 mutants: ## Break the walls' own code in every small way and see whether a test notices; an hour or two
 	scripts/mutants.sh $(ARGS)

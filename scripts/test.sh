@@ -9,6 +9,8 @@ export PATH="$HOME/.cargo/bin:$PATH"
 # model to learn and touches no rows that others do not.
 ON_POSTGRES='kind(test) & (package(atelier-platform) | package(atelier-server))
     - test(a_folder_of_a_newer_version_is_left_as_it_is) - test(two_folders_in_two_styles_out)'
+# Where each tenant has a schema or a database of its own, what rests on it.
+GENERATED='package(atelier-server) & (test(case_01_02_03_04) | test(life::))'
 
 say() { printf 'test: %s\n' "$*" >&2; }
 
@@ -37,6 +39,10 @@ if cargo nextest --version >/dev/null 2>&1; then
         say "once more on PostgreSQL, what stands on the store"
         # The whole workspace again, so that it is built the same way, that is not at all.
         ATELIER_TEST_DATABASE=postgres cargo nextest run --no-fail-fast --workspace -E "$ON_POSTGRES" || failed=yes
+        for way in postgres-schema postgres-database; do
+            say "the attack suite's generated cases once more: $way"
+            ATELIER_TEST_DATABASE=$way cargo nextest run --no-fail-fast --workspace -E "$GENERATED" || failed=yes
+        done
     fi
 else
     eval "$(scripts/test-postgres.sh --for $$ | sed 's/^/export /')"

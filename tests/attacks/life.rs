@@ -52,12 +52,19 @@ fn files_ending(folder: &std::path::Path, ending: &str) -> Vec<std::path::PathBu
 /// Method, target and body of a bad request.
 type Bad = (&'static str, &'static str, Option<(&'static str, &'static [u8])>);
 
-/// Takes the tenants' rows away from under the server.
-fn destroy_rows(world: &World) {
-    if let Some(database) = world.database() {
-        let statement = "ALTER SCHEMA atelier_tenants RENAME TO gone";
+/// Takes a tenant's rows away from under the server.
+fn destroy_rows(world: &World, tenant: &str) {
+    if let Some(shared) = world.database() {
+        let tenant = world.operator().get(&format!("/v1/tenants/{tenant}")).ok();
+        let id = tenant["id"].as_str().unwrap().trim_start_matches("org_").to_owned();
+        let (database, schema) = match tenant["separation"].as_str().unwrap() {
+            "schema" => (shared.name.clone(), format!("tenant_{id}")),
+            "database" => (format!("atelier_{id}"), "atelier_tenants".to_owned()),
+            _ => (shared.name.clone(), "atelier_tenants".to_owned()),
+        };
+        let statement = format!("ALTER SCHEMA {schema} RENAME TO gone");
         let output =
-            postgres_command("psql").args(["-qX", "-U", "postgres", "-d", &database.name, "-c", statement]).output();
+            postgres_command("psql").args(["-qX", "-U", "postgres", "-d", &database, "-c", &statement]).output();
         assert!(output.unwrap().status.success());
         return;
     }
@@ -96,7 +103,7 @@ fn case_43_an_error_says_nothing_of_the_inside() {
         check_says_nothing(&world, &answer);
     }
     // A database that is no longer one: the server answers, and says no more than that it failed.
-    destroy_rows(&world);
+    destroy_rows(&world, "victim");
     let answers = ["/v1/sources", "/v1/runs", "/v1/versions"].map(|path| victim.get(path));
     for answer in &answers {
         check_says_nothing(&world, answer);

@@ -19,7 +19,9 @@ use scene::Scene;
 #[test]
 fn case_01_02_03_04_every_operation_hides_what_is_anothers() {
     let scene = Scene::set(World::start());
-    let on_postgres = scene.world.database().is_some();
-    let walls = if on_postgres { "PostgreSQL, pooled" } else { "SQLite, a file for each tenant" };
-    generated::run(&scene).report(&scene, walls);
+    let walls = match (scene.world.database(), scene.world.separation()) {
+        (None, _) => "SQLite, a file for each tenant".to_owned(),
+        (Some(_), separation) => format!("PostgreSQL, {}", separation.unwrap_or("pooled")),
+    };
+    generated::run(&scene).report(&scene, &walls);
 }

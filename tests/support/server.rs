@@ -35,7 +35,8 @@ const OUR_VARIABLES: [&str; 9] = [
     "RUST_LOG",
 ];
 
-/// Set to `postgres`, the servers of all tests keep their rows there; scripts/test.sh runs them both ways.
+/// Set to `postgres`, the servers of all tests keep their rows there, and with `postgres-schema` or `postgres-database`
+/// each tenant has a schema or a database of its own; scripts/test.sh runs them in more than one way.
 const TEST_DATABASE: &str = "ATELIER_TEST_DATABASE";
 
 /// The base model of the repository.
@@ -183,6 +184,8 @@ pub struct World {
     variables: Vec<(String, String)>,
     /// Goes after the server that uses it.
     database: Option<TestDatabase>,
+    /// How tenants are kept apart, where it is not as the server would.
+    separation: Option<String>,
     url: Rc<RefCell<String>>,
 }
 
@@ -194,7 +197,9 @@ impl World {
 
     /// The same with further arguments and variables for the server.
     pub fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
-        let database = (std::env::var(TEST_DATABASE).as_deref() == Ok("postgres")).then(TestDatabase::create);
+        let kind = std::env::var(TEST_DATABASE).unwrap_or_default();
+        let database = kind.starts_with("postgres").then(TestDatabase::create);
+        let separation = kind.strip_prefix("postgres-").map(str::to_owned);
         let mut variables: Vec<(String, String)> =
             variables.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
         if let Some(database) = &database {
@@ -206,6 +211,7 @@ impl World {
             arguments: arguments.iter().map(ToString::to_string).collect(),
             variables,
             database,
+            separation,
             url: Rc::default(),
             process: None,
         };
@@ -264,6 +270,11 @@ impl World {
         self.database.as_ref()
     }
 
+    /// How tenants are kept apart, where it is not as the server would.
+    pub fn separation(&self) -> Option<&str> {
+        self.separation.as_deref()
+    }
+
     /// A folder for files of the test.
     pub fn home(&self) -> &Path {
         self.home.path()
@@ -296,7 +307,11 @@ impl World {
 
     /// Creates a tenant; its admin.
     pub fn tenant(&self, name: &str, plan: &str) -> User {
-        let created = self.operator().post("/v1/tenants", &json!({"name": name, "plan": plan}));
+        let mut body = json!({"name": name, "plan": plan});
+        if let Some(separation) = &self.separation {
+            body["separation"] = json!(separation);
+        }
+        let created = self.operator().post("/v1/tenants", &body);
         assert_eq!(created.status, 201, "{created:?}");
         self.user(Some(created.json()["key"]["value"].as_str().unwrap()))
     }
