@@ -48,6 +48,7 @@ const MEANINGS: &[(&str, Meaning)] = &[
     ("separation", Plain("\"pooled\"")),
     ("source", Names("source")),
     ("start_time", Plain("1700000000")),
+    ("status", Plain("\"active\"")),
     ("tenant", Names("tenant")),
     ("usage_completions.page", Plain("\"page_1700000000\"")),
     ("version", Names("version")),

@@ -42,6 +42,7 @@ pub(crate) struct Holder {
 /// # Errors
 /// [`Denied::NotAuthenticated`] when the secret is another, the key is revoked or past its time, or text and record
 /// disagree. It does not say which, and the comparison of the secret takes the same time wherever it differs.
+/// [`Denied::Suspended`] when all is right but the tenant is suspended.
 pub fn verify(key: &ApiKey, record: &KeyRecord, pepper: &Pepper, now: Timestamp) -> Result<Caller, Denied> {
     let same_secret = bool::from(key.secret_hash(pepper).ct_eq(&record.secret_hash));
     let same_key = *key.public_id() == record.public_id && key.kind() == KeyKind::of(record.role);
@@ -52,6 +53,9 @@ pub fn verify(key: &ApiKey, record: &KeyRecord, pepper: &Pepper, now: Timestamp)
 fn stands_for(record: &KeyRecord, now: Timestamp) -> Result<Caller, Denied> {
     if !record.lives_at(now) {
         return Err(Denied::NotAuthenticated);
+    }
+    if record.is_suspended {
+        return Err(Denied::Suspended);
     }
     match (record.role, record.tenant) {
         (Role::Operator, None) => Ok(Caller(Who::Operator { key: record.id, acting_for: None })),
@@ -100,7 +104,8 @@ impl Caller {
     /// is the key's own, read again.
     ///
     /// # Errors
-    /// [`Denied::NotAuthenticated`] when the key is revoked or past its time meanwhile.
+    /// [`Denied::NotAuthenticated`] when the key is revoked or past its time meanwhile; [`Denied::Suspended`] when its
+    /// tenant is suspended.
     pub fn renewed(&self, record: &KeyRecord, now: Timestamp) -> Result<Self, Denied> {
         if self.key() != Some(record.id) {
             return Err(Denied::NotAuthenticated);
@@ -228,6 +233,7 @@ mod tests {
             created_at: NOW,
             expires_at: None,
             revoked_at: None,
+            is_suspended: false,
         }
     }
 
@@ -288,6 +294,15 @@ mod tests {
         assert_eq!(demoted.to_string(), format!("reader {}", stored.id));
         let narrowed = KeyRecord { scopes: Scopes::of(&[Scope::Read]), ..stored.clone() };
         assert_eq!(admin.renewed(&narrowed, NOW).unwrap().scopes(), Scopes::of(&[Scope::Read]));
+        let suspended = KeyRecord { is_suspended: true, ..stored.clone() };
+        assert_eq!(admin.renewed(&suspended, NOW), Err(Denied::Suspended));
+        assert_eq!(verify(&key, &suspended, &pepper(), NOW), Err(Denied::Suspended));
+        let guessed = ApiKey::generate(KeyKind::Tenant, [6; KEY_RANDOM_BYTES]);
+        assert_eq!(
+            verify(&guessed, &suspended, &pepper(), NOW),
+            Err(Denied::NotAuthenticated),
+            "who has no key learns nothing"
+        );
         for ended in [
             KeyRecord { revoked_at: Some(NOW), ..stored.clone() },
             KeyRecord { expires_at: Some(NOW), ..stored.clone() },

@@ -231,6 +231,8 @@ pub struct KeyRecord {
     pub expires_at: Option<Timestamp>,
     /// From when on the key is worthless because somebody said so.
     pub revoked_at: Option<Timestamp>,
+    /// Whether its tenant may do nothing for now.
+    pub is_suspended: bool,
 }
 
 impl KeyRecord {

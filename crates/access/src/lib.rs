@@ -32,4 +32,7 @@ pub enum Denied {
     /// The caller manages keys and would hand out a right that its own key has not.
     #[error("a key cannot be given rights that the key which makes it has not")]
     Exceeds,
+    /// The key is good, and its tenant is suspended: nothing goes until the operator says so (403).
+    #[error("the tenant is suspended")]
+    Suspended,
 }

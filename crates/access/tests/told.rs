@@ -30,6 +30,7 @@ fn record(role: Role) -> KeyRecord {
         created_at: NOW,
         expires_at: None,
         revoked_at: None,
+        is_suspended: false,
     }
 }
 

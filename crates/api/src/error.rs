@@ -86,6 +86,7 @@ impl From<PlatformError> for ApiError {
         match error.kind() {
             ErrorKind::InvalidRequest { param, code } => Self::invalid(message, param, code),
             ErrorKind::NotAuthenticated => Self::not_authenticated(message),
+            ErrorKind::Forbidden { code } => Self::with_status(StatusCode::FORBIDDEN, message, code),
             ErrorKind::NotFound { code } => Self::not_found(message, code),
             ErrorKind::Conflict { code } => Self::with_status(StatusCode::CONFLICT, message, code),
             ErrorKind::TooManyRequests { retry_after_ms } => Self {

@@ -1,7 +1,7 @@
 //! `/v1/tenants`: the operator's own resource. Keys are shown once, in the answer that makes them.
 
 use atelier_domain::{Plan, Separation};
-use atelier_platform::{Platform, TenantRecord};
+use atelier_platform::{Platform, TenantChange, TenantRecord};
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -13,6 +13,11 @@ use crate::error::ApiError;
 use crate::extract::WireJson;
 use crate::keys::{CreatedKeyObject, created_key_object};
 use crate::wire::{Deleted, list_object};
+
+/// The status of a tenant that works.
+const ACTIVE: &str = "active";
+/// The status of one that may do nothing for now.
+const SUSPENDED: &str = "suspended";
 
 /// Body of `POST /v1/tenants`.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -38,6 +43,10 @@ pub struct UpdateTenantRequest {
     /// is when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub separation: Option<String>,
+    /// `suspended`: its keys answer 403 and its open streams are cut within a second, its runs wait, its data stays; or
+    /// `active` again. As it is when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
 }
 
 /// A tenant.
@@ -53,6 +62,8 @@ pub struct TenantObject {
     pub plan: String,
     /// Where its rows are: `file`, `pooled`, `schema` or `database`.
     pub separation: String,
+    /// `active` or `suspended`.
+    pub status: &'static str,
     /// Unix seconds.
     pub created_at: i64,
 }
@@ -109,9 +120,12 @@ pub async fn update_tenant(
     Path(tenant): Path<String>,
     WireJson(body): WireJson<UpdateTenantRequest>,
 ) -> Result<Json<TenantObject>, ApiError> {
-    let new_plan = body.plan.as_deref().map(plan).transpose()?;
-    let new_separation = body.separation.as_deref().map(separation).transpose()?;
-    let record = platform.update_tenant(&caller, &tenant, new_plan, new_separation).await?;
+    let change = TenantChange {
+        plan: body.plan.as_deref().map(plan).transpose()?,
+        separation: body.separation.as_deref().map(separation).transpose()?,
+        is_suspended: body.status.as_deref().map(is_suspended).transpose()?,
+    };
+    let record = platform.update_tenant(&caller, &tenant, change).await?;
     Ok(Json(tenant_object(record)))
 }
 
@@ -140,6 +154,14 @@ fn plan(word: &str) -> Result<Plan, ApiError> {
     })
 }
 
+fn is_suspended(status: &str) -> Result<bool, ApiError> {
+    match status {
+        SUSPENDED => Ok(true),
+        ACTIVE => Ok(false),
+        _ => Err(ApiError::invalid("The status is `active` or `suspended`.", Some("status"), Some("invalid_value"))),
+    }
+}
+
 fn separation(word: &str) -> Result<Separation, ApiError> {
     word.parse().map_err(|_| {
         let message = "No such separation. Use pooled, schema or database.";
@@ -154,6 +176,7 @@ fn tenant_object(tenant: TenantRecord) -> TenantObject {
         name: tenant.name.to_string(),
         plan: tenant.plan.to_string(),
         separation: tenant.separation.to_string(),
+        status: if tenant.suspended_at.is_some() { SUSPENDED } else { ACTIVE },
         created_at: tenant.created_at.seconds(),
     }
 }

@@ -109,6 +109,9 @@ pub const JOB_FAILURES_MAX: u32 = 3;
 pub const JOB_CRASHES_MAX: u32 = 3;
 /// How long a job waits after its first failure; doubled after each further one.
 pub const JOB_RETRY_DELAY: Duration = Duration::from_secs(5);
+/// How long a job of a suspended tenant is left alone before it is looked at again: when the tenant goes on, its jobs
+/// are made due at once.
+pub const JOB_SUSPENDED_DELAY: Duration = Duration::from_secs(600);
 /// Runs of one tenant that wait or run: an adapter trained twice on the same code helps nobody.
 pub const RUNS_OPEN_PER_TENANT_MAX: usize = 16;
 /// Time between two events about training steps: as often as a progress bar needs.

@@ -35,6 +35,9 @@ pub enum PlatformError {
          now is counted. Go on with another key."
     )]
     KeyEnded,
+    /// The tenant is suspended.
+    #[error("This organization is suspended. Nothing of it is lost; ask whoever runs this server to resume it.")]
+    Suspended,
     /// Not there, or not the caller's to see.
     #[error("{message}")]
     NotFound {
@@ -120,6 +123,11 @@ pub enum ErrorKind {
     },
     /// A valid key is needed.
     NotAuthenticated,
+    /// The key is valid, and this is not for it.
+    Forbidden {
+        /// A stable word for programs.
+        code: &'static str,
+    },
     /// Not there, or not the caller's to see.
     NotFound {
         /// A stable word for programs.
@@ -153,6 +161,7 @@ impl PlatformError {
             Self::Source(SourceRefused::Pack(_)) => ErrorKind::Internal,
             Self::Source(_) => ErrorKind::InvalidRequest { param: None, code: Some("invalid_source") },
             Self::NotAuthenticated | Self::KeyEnded => ErrorKind::NotAuthenticated,
+            Self::Suspended => ErrorKind::Forbidden { code: "organization_suspended" },
             Self::NotFound { code, .. } => ErrorKind::NotFound { code },
             Self::Conflict { code, .. } => ErrorKind::Conflict { code },
             Self::TooManyRequests { retry_after_ms, .. } => {
@@ -199,6 +208,7 @@ impl From<Denied> for PlatformError {
         match denied {
             Denied::NotAuthenticated => Self::NotAuthenticated,
             Denied::Hidden => Self::not_found(),
+            Denied::Suspended => Self::Suspended,
             Denied::Exceeds => Self::invalid(
                 "A key cannot be given a role or scopes that the key which makes it has not. Ask for less, or use \
                  another key.",

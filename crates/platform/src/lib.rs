@@ -50,5 +50,5 @@ pub use pipeline::evaluate::held_out_losses;
 pub use pipeline::{RunResult, pack_folder};
 pub use platform::{BaseInfo, Opened, Platform, PlatformOptions, PlatformStats, inspect_base, inspect_walls};
 pub use stream::{CompletionEvent, CompletionStream, TokenLogprobText, Usage};
-pub use tenants::CreatedTenant;
+pub use tenants::{CreatedTenant, TenantChange};
 pub use versions::{ListedVersion, VersionList};

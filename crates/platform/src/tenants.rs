@@ -16,6 +16,17 @@ pub struct CreatedTenant {
     pub key: CreatedKey,
 }
 
+/// What of a tenant is to be another; what is not named stays.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TenantChange {
+    /// What it bought.
+    pub plan: Option<Plan>,
+    /// Where its rows are.
+    pub separation: Option<Separation>,
+    /// Whether it may do nothing for now.
+    pub is_suspended: Option<bool>,
+}
+
 impl Platform {
     /// The caller in a tenant's place: an operator acts for any, a tenant's caller names its own.
     ///
@@ -86,8 +97,8 @@ impl Platform {
         })
     }
 
-    /// Moves a tenant to another plan, or its rows to another place where they are kept apart in another way; what is
-    /// not named stays. Its keys and its clients stay as they are.
+    /// Moves a tenant to another plan, or its rows to another place where they are kept apart in another way: its keys
+    /// and its clients stay as they are. Or suspends it, and lets it go on.
     ///
     /// # Errors
     /// When the caller may not, there is no such tenant, or it cannot be moved there now; then nothing has changed.
@@ -95,20 +106,22 @@ impl Platform {
         &self,
         caller: &Caller,
         tenant: &str,
-        plan: Option<Plan>,
-        separation: Option<Separation>,
+        change: TenantChange,
     ) -> Result<TenantRecord, PlatformError> {
         let mut record = self.get_tenant(caller, tenant).await?;
         let grant = caller.grant(right::ManageTenant { tenant: record.id })?;
-        if plan == Some(Plan::Dedicated) {
+        if change.plan == Some(Plan::Dedicated) {
             return Err(not_offered());
         }
         // What can fail comes first.
-        if let Some(separation) = separation {
+        if let Some(separation) = change.separation {
             record = self.store().move_tenant(&grant, separation).await?;
         }
-        if let Some(plan) = plan {
+        if let Some(plan) = change.plan {
             record = self.store().set_plan(&grant, plan).await?;
+        }
+        if let Some(is_suspended) = change.is_suspended {
+            record = self.store().set_suspended(&grant, is_suspended).await?;
         }
         Ok(record)
     }

@@ -98,6 +98,7 @@ impl Leash {
             Some(Ending::Denied(Denied::NotAuthenticated | Denied::Hidden | Denied::Exceeds)) => {
                 PlatformError::KeyEnded
             }
+            Some(Ending::Denied(Denied::Suspended)) => PlatformError::Suspended,
             Some(Ending::Unknown) | None => PlatformError::closing(),
         }
     }

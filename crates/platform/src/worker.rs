@@ -30,6 +30,8 @@ pub(crate) enum StopReason {
     LeaseLost,
     /// The server is closing; the job goes on at the next start.
     Closing,
+    /// The tenant is suspended; the job goes on when the tenant does.
+    Suspended,
 }
 
 /// Set once; the first reason stays.
@@ -42,6 +44,7 @@ impl StopFlag {
             StopReason::Cancelled => 1,
             StopReason::LeaseLost => 2,
             StopReason::Closing => 3,
+            StopReason::Suspended => 4,
         };
         // Already set: whatever came first is what stopped the job.
         let _earlier = self.0.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire).is_err();
@@ -52,7 +55,8 @@ impl StopFlag {
             0 => None,
             1 => Some(StopReason::Cancelled),
             2 => Some(StopReason::LeaseLost),
-            _ => Some(StopReason::Closing),
+            3 => Some(StopReason::Closing),
+            _ => Some(StopReason::Suspended),
         }
     }
 }
@@ -158,6 +162,7 @@ async fn beat(job: Arc<Job>, done: CancellationToken) {
         }
         match job.store.heartbeat(&job.grant, &job.lease).await {
             Ok(heartbeat) if heartbeat.cancel_requested => job.stop.set(StopReason::Cancelled),
+            Ok(heartbeat) if heartbeat.is_suspended => job.stop.set(StopReason::Suspended),
             Ok(_) => {}
             Err(StoreError::LeaseLost | StoreError::NotFound { .. }) => job.stop.set(StopReason::LeaseLost),
             // The lease outlives a missed beat; the next one tries again.
@@ -287,7 +292,9 @@ impl Job {
             Err(JobError::Stopped(StopReason::Cancelled)) => {
                 self.store.finish_run(grant, lease, RunEnd::Cancelled).await
             }
-            Err(JobError::Stopped(StopReason::Closing)) => self.store.release_job(grant, lease).await,
+            Err(JobError::Stopped(StopReason::Closing | StopReason::Suspended)) => {
+                self.store.release_job(grant, lease).await
+            }
             Err(JobError::Stopped(StopReason::LeaseLost)) => Err(StoreError::LeaseLost),
             Err(JobError::Failed(error)) => {
                 tracing::error!(run = %self.run.id, error = &error as &dyn std::error::Error, "a job failed");
@@ -305,7 +312,7 @@ impl Job {
 fn code_of(error: &PlatformError) -> &'static str {
     match error.kind() {
         ErrorKind::InvalidRequest { code, .. } => code.unwrap_or("invalid_request"),
-        ErrorKind::NotFound { code } | ErrorKind::Conflict { code } => code,
+        ErrorKind::Forbidden { code } | ErrorKind::NotFound { code } | ErrorKind::Conflict { code } => code,
         ErrorKind::Overloaded { .. } => "overloaded",
         ErrorKind::NotAuthenticated | ErrorKind::TooManyRequests { .. } | ErrorKind::Internal => match error {
             PlatformError::Train(TrainError::Diverged { .. }) => "diverged",

@@ -206,6 +206,16 @@ pub enum TenantCommand {
         #[arg(long, value_enum)]
         separation: SeparationArg,
     },
+    /// Let a tenant do nothing for now: its keys answer 403, its streams are cut, its runs wait; its data stays.
+    Suspend {
+        /// The tenant.
+        name: String,
+    },
+    /// Let a suspended tenant go on.
+    Resume {
+        /// The tenant.
+        name: String,
+    },
     /// Make a new key, print it once, and revoke the tenant's others.
     RotateKey {
         /// The tenant.

@@ -9,8 +9,8 @@ use std::time::Duration;
 use atelier_access::Granted;
 use atelier_access::right::{RunJob, WorkJobs};
 use atelier_domain::limits::{
-    CHECKPOINT_BYTES_MAX, JOB_CRASHES_MAX, JOB_FAILURES_MAX, JOB_LEASE, JOB_RETRY_DELAY, RUN_ERROR_BYTES_MAX,
-    RUN_EVENT_BYTES_MAX, RUN_EVENTS_MAX,
+    CHECKPOINT_BYTES_MAX, JOB_CRASHES_MAX, JOB_FAILURES_MAX, JOB_LEASE, JOB_RETRY_DELAY, JOB_SUSPENDED_DELAY,
+    RUN_ERROR_BYTES_MAX, RUN_EVENT_BYTES_MAX, RUN_EVENTS_MAX,
 };
 use atelier_domain::{Digest, JobId, RunId, TenantId, Timestamp};
 use bytes::Bytes;
@@ -105,6 +105,8 @@ pub struct Heartbeat {
     pub until: Timestamp,
     /// Whether somebody asked the run to stop.
     pub cancel_requested: bool,
+    /// Whether the tenant is suspended: give the job back, it goes on when the tenant does.
+    pub is_suspended: bool,
 }
 
 /// How a run ends without a version and without a fault.
@@ -183,6 +185,9 @@ impl Store {
             database => database?,
         };
         let now = self.now();
+        if self.suspended_at(tenant).await?.is_some() {
+            return Ok(Claim::NotBefore(now.plus(JOB_SUSPENDED_DELAY)));
+        }
         let mut transaction = database.begin().await?;
         let Some(row) = find(&mut transaction, tenant, job).await? else { return Ok(Claim::NoSuchJob) };
         if !matches!(row.state, JobState::Queued | JobState::Running) {
@@ -220,7 +225,8 @@ impl Store {
         transaction.execute(SQL, values![lease.tenant, lease.job, until]).await?;
         let run = runs::find(&mut transaction, lease.tenant, lease.run).await?;
         transaction.commit().await?;
-        Ok(Heartbeat { until, cancel_requested: run.cancel_requested })
+        let is_suspended = self.suspended_at(lease.tenant).await?.is_some();
+        Ok(Heartbeat { until, cancel_requested: run.cancel_requested, is_suspended })
     }
 
     /// Tells something of the run's story. Past [`RUN_EVENTS_MAX`] events it is dropped: progress can be read from the

@@ -92,8 +92,8 @@ impl Store {
     /// Who shows this key.
     ///
     /// # Errors
-    /// [`Denied::NotAuthenticated`] when the text is no key, or one that is unknown, revoked or past its time. What the
-    /// database says: a key that cannot be checked is not let in.
+    /// [`Denied::NotAuthenticated`] when the text is no key, or one that is unknown, revoked or past its time;
+    /// [`Denied::Suspended`] when its tenant is. What the database says: a key that cannot be checked is not let in.
     pub async fn authenticate(&self, text: &str) -> Result<Caller, StoreError> {
         let key = ApiKey::parse(text).map_err(|_| Denied::NotAuthenticated)?;
         self.notice_key_changes().await?;
@@ -366,7 +366,8 @@ impl Store {
     /// Reads a key's record and remembers it, unless keys changed meanwhile.
     async fn load_key(&self, public_id: &PublicId) -> Result<Option<KeyRecord>, StoreError> {
         const SQL: &str = "SELECT id, public_id, tenant_id, name, role, scopes, project_id, user_id,
-            service_account_id, secret_hash, created_at, expires_at, last_used_at, revoked_at FROM keys
+            service_account_id, secret_hash, created_at, expires_at, last_used_at, revoked_at,
+            (SELECT suspended_at FROM tenants WHERE tenants.id = keys.tenant_id) AS suspended_at FROM keys
             WHERE public_id = $1 AND (tenant_id IS NULL OR EXISTS
                 (SELECT 1 FROM tenants WHERE tenants.id = keys.tenant_id AND tenants.deleted_at IS NULL))";
         let generation = self.inner.keys.generation();
@@ -376,7 +377,8 @@ impl Store {
 
     async fn load_key_by_id(&self, id: KeyId) -> Result<Option<KeyRecord>, StoreError> {
         const SQL: &str = "SELECT id, public_id, tenant_id, name, role, scopes, project_id, user_id,
-            service_account_id, secret_hash, created_at, expires_at, last_used_at, revoked_at FROM keys
+            service_account_id, secret_hash, created_at, expires_at, last_used_at, revoked_at,
+            (SELECT suspended_at FROM tenants WHERE tenants.id = keys.tenant_id) AS suspended_at FROM keys
             WHERE id = $1 AND (tenant_id IS NULL OR EXISTS
                 (SELECT 1 FROM tenants WHERE tenants.id = keys.tenant_id AND tenants.deleted_at IS NULL))";
         let generation = self.inner.keys.generation();
@@ -469,6 +471,7 @@ fn record_of(row: &Row) -> Result<KeyRecord, StoreError> {
         created_at: row.time("created_at")?,
         expires_at: row.optional_time("expires_at")?,
         revoked_at: row.optional_time("revoked_at")?,
+        is_suspended: row.optional_time("suspended_at")?.is_some(),
     })
 }
 

@@ -25,6 +25,8 @@ pub struct TenantRecord {
     pub separation: Separation,
     /// When it was made.
     pub created_at: Timestamp,
+    /// Since when it may do nothing.
+    pub suspended_at: Option<Timestamp>,
     /// Keeps its cache entries apart from everybody else's.
     pub cache_salt: [u8; 32],
 }
@@ -63,7 +65,8 @@ impl Store {
         }
         let now = self.now();
         let id = TenantId::generate(now, random_bytes()?);
-        let tenant = TenantRecord { id, name, plan, separation, created_at: now, cache_salt: random_bytes()? };
+        let cache_salt = random_bytes()?;
+        let tenant = TenantRecord { id, name, plan, separation, created_at: now, suspended_at: None, cache_salt };
         // The place first: a place without a row is only litter, a row without a place would be a tenant that cannot work.
         self.inner.tenants.create(id, separation, now).await?;
         let inserted = self.insert_tenant(grant, &tenant).await;
@@ -100,7 +103,8 @@ impl Store {
     /// # Errors
     /// What the database says.
     pub async fn tenants(&self, _grant: &Granted<ListTenants>) -> Result<Vec<TenantRecord>, StoreError> {
-        const SQL: &str = "SELECT id, name, plan, separation, cache_salt, created_at FROM tenants WHERE deleted_at IS NULL ORDER BY name";
+        const SQL: &str = "SELECT id, name, plan, separation, cache_salt, created_at, suspended_at FROM tenants
+            WHERE deleted_at IS NULL ORDER BY name";
         let rows = self.control().fetch_all(SQL, values![]).await?;
         rows.iter().map(record_of).collect()
     }
@@ -114,7 +118,7 @@ impl Store {
         _grant: &Granted<ListTenants>,
         name: &TenantName,
     ) -> Result<TenantRecord, StoreError> {
-        const SQL: &str = "SELECT id, name, plan, separation, cache_salt, created_at FROM tenants
+        const SQL: &str = "SELECT id, name, plan, separation, cache_salt, created_at, suspended_at FROM tenants
             WHERE name = $1 AND deleted_at IS NULL";
         let row = self.control().fetch_optional(SQL, values![name]).await?.ok_or(NOT_FOUND)?;
         record_of(&row)
@@ -143,6 +147,49 @@ impl Store {
             .await?;
         transaction.commit().await?;
         Ok(TenantRecord { plan, ..before })
+    }
+
+    /// Suspends the tenant: within a second its keys are good for nothing, its open streams are cut and no worker takes
+    /// up its jobs; its data stays. Or lets it go on, from where it was.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] once it is deleted.
+    pub async fn set_suspended(
+        &self,
+        grant: &Granted<ManageTenant>,
+        is_suspended: bool,
+    ) -> Result<TenantRecord, StoreError> {
+        const SUSPEND: &str = "UPDATE tenants SET suspended_at = $2 WHERE id = $1 AND deleted_at IS NULL";
+        const HASTEN: &str = "UPDATE job_hints SET due_at = $2 WHERE tenant_id = $1 AND due_at > $2";
+        let (tenant, now) = (grant.tenant(), self.now());
+        let mut transaction = self.control_for(tenant).begin().await?;
+        let before = self.living_tenant(&mut transaction, tenant).await?;
+        if before.suspended_at.is_some() == is_suspended {
+            return Ok(before);
+        }
+        let suspended_at = is_suspended.then_some(now);
+        transaction.execute(SUSPEND, values![tenant, suspended_at]).await?;
+        announce(&mut transaction).await?;
+        if !is_suspended {
+            // Whatever waits looks again at once; what is not due yet is put off again by the claim.
+            transaction.execute(HASTEN, values![tenant, now]).await?;
+        }
+        let action = if is_suspended { "suspend_tenant" } else { "resume_tenant" };
+        let (subject, detail) = (before.name.as_str(), json!({}));
+        audit::append_operator(&mut transaction, now, Some(tenant), grant.actor(), action, subject, &detail).await?;
+        transaction.commit().await?;
+        self.inner.keys.forget_all();
+        self.inner.job_signal.notify_one();
+        Ok(TenantRecord { suspended_at, ..before })
+    }
+
+    /// Since when the tenant may do nothing; none once it is deleted.
+    pub(crate) async fn suspended_at(&self, tenant: TenantId) -> Result<Option<Timestamp>, StoreError> {
+        const SQL: &str = "SELECT suspended_at FROM tenants WHERE id = $1 AND deleted_at IS NULL";
+        match self.control_for(tenant).fetch_optional(SQL, values![tenant]).await? {
+            Some(row) => row.optional_time("suspended_at"),
+            None => Ok(None),
+        }
     }
 
     /// Deletes the tenant: its keys are worthless at once, its name is free, its database and blobs are removed. The
@@ -206,8 +253,8 @@ impl Store {
     }
 }
 
-const READ: &str =
-    "SELECT id, name, plan, separation, cache_salt, created_at FROM tenants WHERE id = $1 AND deleted_at IS NULL";
+const READ: &str = "SELECT id, name, plan, separation, cache_salt, created_at, suspended_at FROM tenants
+    WHERE id = $1 AND deleted_at IS NULL";
 
 fn record_of(row: &Row) -> Result<TenantRecord, StoreError> {
     Ok(TenantRecord {
@@ -216,6 +263,7 @@ fn record_of(row: &Row) -> Result<TenantRecord, StoreError> {
         plan: row.parsed("plan")?,
         separation: row.parsed("separation")?,
         created_at: row.time("created_at")?,
+        suspended_at: row.optional_time("suspended_at")?,
         cache_salt: row.bytes("cache_salt")?,
     })
 }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use atelier_access::Caller;
 use atelier_domain::{KeyId, Plan, Role, Scope, Scopes};
-use atelier_platform::{ChangeKey, CompletionEvent, CompletionStream, ErrorKind, KeyQuery, MakeKey, PlatformError};
+use atelier_platform::{
+    ChangeKey, CompletionEvent, CompletionStream, ErrorKind, KeyQuery, MakeKey, PlatformError, TenantChange,
+};
 
 use crate::support::{World, greedy};
 
@@ -31,14 +33,36 @@ async fn open(world: &World, caller: &Caller) -> CompletionStream {
     stream
 }
 
-async fn ends_as_cut(mut stream: CompletionStream, why: &str) {
+async fn ends_as_cut(stream: CompletionStream, why: &str) {
+    let ended = ending(stream, why).await;
+    assert!(matches!(ended, PlatformError::KeyEnded), "{why}: {ended}");
+}
+
+async fn ending(mut stream: CompletionStream, why: &str) -> PlatformError {
     // What still comes before the cut is noticed is no more than the second that the promise allows.
     tokio::time::sleep(Duration::from_secs(2)).await;
-    match stream.next().await {
-        Some(CompletionEvent::Failed(PlatformError::KeyEnded)) => {}
-        other => panic!("{why}: the stream goes on with {other:?}"),
-    }
+    let Some(CompletionEvent::Failed(error)) = stream.next().await else { panic!("{why}: the stream goes on") };
     assert!(stream.next().await.is_none());
+    error
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_suspended_tenant_streams_and_asks_no_more_until_it_is_resumed() {
+    let world = World::new(0).await;
+    let (acme, globex) = (world.tenant("acme", Plan::Shared).await, world.tenant("globex", Plan::Shared).await);
+    let (stream, mut spared) = (open(&world, &acme).await, open(&world, &globex).await);
+    let suspended = |is_suspended| TenantChange { is_suspended: Some(is_suspended), ..TenantChange::default() };
+    let changed = world.platform.update_tenant(&world.operator, "acme", suspended(true)).await.unwrap();
+    assert!(changed.suspended_at.is_some());
+    assert!(matches!(ending(stream, "suspended").await, PlatformError::Suspended));
+    assert!(matches!(spared.next().await, Some(CompletionEvent::Text { .. })), "another's stream goes on");
+    assert_eq!(kind(world.platform.renew(&acme).await), Some(ErrorKind::Forbidden { code: "organization_suspended" }));
+
+    world.platform.update_tenant(&world.operator, "acme", suspended(false)).await.unwrap();
+    let back = world.platform.renew(&acme).await.unwrap();
+    assert_eq!(back, acme);
+    drop((spared, open(&world, &back).await));
+    world.platform.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

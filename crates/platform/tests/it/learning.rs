@@ -8,7 +8,8 @@ use atelier_platform::{
 };
 
 use crate::support::{
-    HOUSE_PROMPT, World, base_folder, collect, greedy, house_style, is_live, messages, options, short, wait_for,
+    HOUSE_PROMPT, World, base_folder, collect, greedy, house_style, is_live, messages, options, short, to_plan,
+    wait_for,
 };
 
 fn number(number: i64) -> VersionNumber {
@@ -99,10 +100,10 @@ async fn back_and_forth(Learned { world, caller, texts, .. }: &Learned) {
 
 /// A plan without own models serves the base under the same name, and the versions are still there afterwards.
 async fn another_plan_and_back(Learned { world, caller, texts, .. }: &Learned) {
-    world.platform.update_tenant(&world.operator, "acme", Some(Plan::Shared), None).await.unwrap();
+    world.platform.update_tenant(&world.operator, "acme", to_plan(Plan::Shared)).await.unwrap();
     assert_eq!(world.complete(caller, "atelier", HOUSE_PROMPT).await, texts[0]);
     assert!(world.platform.complete(caller, greedy(SECOND, "x", 2)).await.is_err());
-    world.platform.update_tenant(&world.operator, "acme", Some(Plan::Tuned), None).await.unwrap();
+    world.platform.update_tenant(&world.operator, "acme", to_plan(Plan::Tuned)).await.unwrap();
     assert_eq!(world.complete(caller, "atelier", HOUSE_PROMPT).await, texts[2]);
 }
 

@@ -8,7 +8,7 @@ use atelier_domain::{Plan, RunId, SourceId, Timestamp};
 use atelier_platform::{
     BucketWidth, CompletionEvent, CompletionRequest, CompletionStream, DatabaseOptions, DatabaseUrls, EngineOptions,
     LearnOptions, Opened, Platform, PlatformError, PlatformOptions, Prompt, RunKind, RunRecord, RunState, StartRun,
-    Usage, UsageQuery,
+    TenantChange, Usage, UsageQuery,
 };
 use bytes::Bytes;
 use flate2::Compression;
@@ -248,4 +248,8 @@ pub fn short(steps_max: usize) -> LearnOptions {
 
 pub fn is_live(record: &RunRecord) -> bool {
     record.state == RunState::Live
+}
+
+pub fn to_plan(plan: Plan) -> TenantChange {
+    TenantChange { plan: Some(plan), ..TenantChange::default() }
 }

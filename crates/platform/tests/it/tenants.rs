@@ -4,7 +4,7 @@ use atelier_access::Caller;
 use atelier_domain::Plan;
 use atelier_platform::{ErrorKind, PlatformError};
 
-use crate::support::{World, greedy};
+use crate::support::{World, greedy, to_plan};
 
 fn kind<T>(result: Result<T, PlatformError>) -> Option<ErrorKind> {
     result.err().map(|error| error.kind())
@@ -22,10 +22,7 @@ async fn tenants_come_move_and_go() {
     let bad = platform.create_tenant(&world.operator, "Not A Slug", Plan::Tuned).await;
     assert_eq!(kind(bad), Some(ErrorKind::InvalidRequest { param: Some("name"), code: Some("invalid_value") }));
 
-    assert_eq!(
-        platform.update_tenant(&world.operator, "acme", Some(Plan::Tuned), None).await.unwrap().plan,
-        Plan::Tuned
-    );
+    assert_eq!(platform.update_tenant(&world.operator, "acme", to_plan(Plan::Tuned)).await.unwrap().plan, Plan::Tuned);
     let by_id = platform.get_tenant(&caller, &created.tenant.id.to_string()).await.unwrap();
     assert_eq!((by_id.name.as_str(), by_id.plan), ("acme", Plan::Tuned));
 
@@ -56,7 +53,7 @@ async fn walls() {
     assert_eq!(kind(platform.get_tenant(&acme, "globex").await), no_organization);
     assert_eq!(kind(platform.list_tenants(&acme).await), not_found);
     assert_eq!(kind(platform.create_tenant(&acme, "mine", Plan::Tuned).await), not_found);
-    assert_eq!(kind(platform.update_tenant(&acme, "acme", Some(Plan::Shared), None).await), not_found);
+    assert_eq!(kind(platform.update_tenant(&acme, "acme", to_plan(Plan::Shared)).await), not_found);
     assert_eq!(kind(platform.delete_tenant(&acme, "acme").await), not_found);
     assert_eq!(kind(platform.list_models(&Caller::anonymous()).await), Some(ErrorKind::NotAuthenticated));
     assert_eq!(kind(platform.authenticate("atl_t_nonsense").await), Some(ErrorKind::NotAuthenticated));

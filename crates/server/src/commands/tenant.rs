@@ -1,4 +1,4 @@
-//! `atelier tenant`: create, list, plan, move, rotate-key, delete.
+//! `atelier tenant`: create, list, plan, move, suspend, resume, rotate-key, delete.
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;
@@ -33,9 +33,9 @@ pub async fn run(data: &Path, command: TenantCommand, output: Output) -> Result<
                     .as_array()
                     .into_iter()
                     .flatten()
-                    .map(|tenant| ["name", "plan", "separation", "id"].map(|key| text(&tenant[key])).to_vec())
+                    .map(|tenant| ["name", "plan", "separation", "status", "id"].map(|key| text(&tenant[key])).to_vec())
                     .collect();
-                table(&["NAME", "PLAN", "SEPARATION", "ID"], &rows)
+                table(&["NAME", "PLAN", "SEPARATION", "STATUS", "ID"], &rows)
             })
         }
         TenantCommand::Plan { name, plan } => {
@@ -49,6 +49,14 @@ pub async fn run(data: &Path, command: TenantCommand, output: Output) -> Result<
             let body = json!({"separation": separation.name()});
             let tenant = client.send(Method::PATCH, &format!("/v1/tenants/{name}"), &body).await?;
             output.result(&tenant, || format!("The rows of {name} are kept by {} now.", separation.name()))
+        }
+        TenantCommand::Suspend { name } => {
+            let tenant = set_status(&client, &name, "suspended").await?;
+            output.result(&tenant, || format!("Tenant {name} is suspended. Next: atelier tenant resume {name}"))
+        }
+        TenantCommand::Resume { name } => {
+            let tenant = set_status(&client, &name, "active").await?;
+            output.result(&tenant, || format!("Tenant {name} goes on; its keys are good again."))
         }
         TenantCommand::RotateKey { name } => {
             let key = client.send(Method::POST, &format!("/v1/tenants/{name}/keys"), &json!({})).await?;
@@ -77,6 +85,10 @@ pub async fn create(client: &Client, name: &str, plan: &str, separation: Option<
     Ok(json!({
         "id": tenant["id"], "name": tenant["name"], "plan": tenant["plan"], "key": tenant["key"]["value"],
     }))
+}
+
+async fn set_status(client: &Client, name: &str, status: &str) -> Result<Value> {
+    client.send(Method::PATCH, &format!("/v1/tenants/{name}"), &json!({"status": status})).await
 }
 
 fn confirm(name: &str) -> Result<()> {

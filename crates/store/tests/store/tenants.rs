@@ -44,6 +44,36 @@ on_each_database! {
         assert_eq!(world.store.authenticate(&acme.key.reveal()).await.unwrap(), acme.admin);
     }
 
+    async fn a_suspended_tenant_does_nothing_and_loses_nothing(world: World) {
+        let (acme, globex) = (world.tenant("acme", Plan::Tuned).await, world.tenant("globex", Plan::Tuned).await);
+        let (first, second) = (world.start_run(&acme).await, world.start_run(&acme).await);
+        let held = world.claim().await.unwrap();
+        let grant = world.operator.grant(ManageTenant { tenant: acme.id() }).unwrap();
+        let suspended = world.store.set_suspended(&grant, true).await.unwrap();
+        assert_eq!(suspended.suspended_at, Some(world.store.now()));
+        assert_eq!(world.store.set_suspended(&grant, true).await.unwrap(), suspended, "twice is once");
+        assert_error!(world.store.authenticate(&acme.key.reveal()).await, StoreError::Denied(Denied::Suspended));
+        assert_error!(world.store.renew(&acme.admin).await, StoreError::Denied(Denied::Suspended));
+        assert_eq!(world.store.authenticate(&globex.key.reveal()).await.unwrap(), globex.admin);
+
+        // The worker hears of it and gives the job back; nobody takes it, or the other one, up.
+        assert!(world.store.heartbeat(&held.grant, &held.lease).await.unwrap().is_suspended);
+        world.store.release_job(&held.grant, &held.lease).await.unwrap();
+        assert!(world.claim().await.is_none());
+        let world = world.reopen().await;
+        assert!(world.claim().await.is_none());
+        assert_error!(world.store.authenticate(&acme.key.reveal()).await, StoreError::Denied(Denied::Suspended));
+
+        let resumed = world.store.set_suspended(&grant, false).await.unwrap();
+        assert_eq!(resumed, acme.record);
+        assert_eq!(world.store.authenticate(&acme.key.reveal()).await.unwrap(), acme.admin);
+        let mut runs = [world.claim().await.unwrap().run.id, world.claim().await.unwrap().run.id];
+        runs.sort();
+        let mut expected = [first.id, second.id];
+        expected.sort();
+        assert_eq!(runs, expected, "both go on at once");
+    }
+
     async fn more_tenants_than_open_files_are_served(world: World) {
         let mut tenants = Vec::new();
         for at in 0..TENANT_DATABASES_OPEN_MAX + 3 {

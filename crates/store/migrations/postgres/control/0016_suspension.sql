@@ -1,0 +1,2 @@
+-- Since when a tenant may do nothing; its data stays.
+ALTER TABLE tenants ADD COLUMN suspended_at BIGINT;
