@@ -8,6 +8,8 @@ mod support;
 mod attacks;
 mod bad_input;
 mod crash;
+mod exposure;
 mod line;
 mod metrics;
 mod openai_client;
+mod tls;

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use serde_json::{Value, json};
 
 use super::scene::{Scene, text};
-use crate::support::{User, World, runtime};
+use crate::support::{User, World, client_trusting, runtime};
 
 #[test]
 fn case_09_a_plan_is_looked_up_at_each_request() {
@@ -176,14 +176,14 @@ fn case_41_every_frame_is_of_its_own_request() {
         assert!(ids.insert(id), "no two requests share an id");
     }
     // One connection for many users: who sends the request is who is answered.
-    let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(1).build().unwrap();
+    let client = client_trusting(&[]).pool_max_idle_per_host(1).build().unwrap();
     for turn in 0..30 {
         let user = &users[turn % STREAM_TENANTS];
         let request = client.get(format!("{}/v1/tenants/tenant-{}", world.url(), turn % STREAM_TENANTS));
-        let answer = runtime().block_on(request.bearer_auth(user.key()).send()).unwrap();
+        let answer = runtime().block_on(async { request.bearer_auth(user.key()).send().await }).unwrap();
         assert_eq!(answer.status(), 200);
         let foreign = client.get(format!("{}/v1/tenants/tenant-{}", world.url(), (turn + 1) % STREAM_TENANTS));
-        let answer = runtime().block_on(foreign.bearer_auth(user.key()).send()).unwrap();
+        let answer = runtime().block_on(async { foreign.bearer_auth(user.key()).send().await }).unwrap();
         assert_eq!(answer.status(), 404);
     }
 }

@@ -9,4 +9,4 @@ mod user;
 pub use code::{Archive, Style, archive_of, archive_with, write_code};
 pub use postgres::command as postgres_command;
 pub use server::{Command, Process, World, quick, shipped_base, start_run};
-pub use user::{Answer, User, http, runtime};
+pub use user::{Answer, User, client_trusting, http, runtime};

@@ -23,7 +23,7 @@ const POLL: Duration = Duration::from_millis(50);
 /// Bytes of a server's log that a failed test shows.
 const LOG_SHOWN_BYTES: usize = 4_000;
 /// Variables that would make a child find another server, folder or base than the test's.
-const OUR_VARIABLES: [&str; 9] = [
+const OUR_VARIABLES: [&str; 12] = [
     "ATELIER_DATA",
     "ATELIER_DATABASE",
     "ATELIER_DATABASE_OWNER",
@@ -31,6 +31,9 @@ const OUR_VARIABLES: [&str; 9] = [
     "ATELIER_KEY",
     "ATELIER_BASE",
     "ATELIER_LISTEN",
+    "ATELIER_TLS_CERT",
+    "ATELIER_TLS_KEY",
+    "ATELIER_CA",
     "ATELIER_SIMD",
     "RUST_LOG",
 ];
@@ -318,9 +321,15 @@ impl World {
 
     /// Runs a command of ours against this server, found by its data folder.
     pub fn cli(&self, arguments: &[&str]) -> Command {
+        self.cli_with(&[], arguments)
+    }
+
+    /// The same with further variables.
+    pub fn cli_with(&self, variables: &[(&str, &str)], arguments: &[&str]) -> Command {
         let database = self.variables.iter().filter(|(name, _)| name.starts_with("ATELIER_DATABASE"));
         let database = database.map(|(name, value)| (name.as_str(), value.as_str()));
-        Command::of(atelier().envs(database).arg("--data").arg(self.data()).arg("--json").args(arguments))
+        let variables = database.chain(variables.iter().copied());
+        Command::of(atelier().envs(variables).arg("--data").arg(self.data()).arg("--json").args(arguments))
     }
 
     /// Learns from an archive and waits for the run's end; the run.

@@ -21,9 +21,16 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
 
 static HTTP: LazyLock<reqwest::Client> = LazyLock::new(|| {
     // No connection outlives its request: the next one may be to a server that was killed and started again.
-    let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).timeout(ANSWER_PATIENCE);
-    client.build().expect("a client for tests")
+    client_trusting(&[]).pool_max_idle_per_host(0).build().expect("a client for tests")
 });
+
+/// A client to be, which trusts these certificates in PEM format and no others.
+pub fn client_trusting(certificates: &[&str]) -> reqwest::ClientBuilder {
+    // The first of many tests in one process does it.
+    let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
+    let certificates = certificates.iter().map(|pem| reqwest::Certificate::from_pem(pem.as_bytes()).unwrap());
+    reqwest::Client::builder().no_proxy().timeout(ANSWER_PATIENCE).tls_certs_only(certificates)
+}
 
 /// Where requests run.
 pub fn runtime() -> &'static Runtime {
@@ -167,7 +174,7 @@ impl User {
 
 impl Answer {
     /// Reads an answer as it came over the wire.
-    fn read(bytes: &[u8]) -> Option<Self> {
+    pub fn read(bytes: &[u8]) -> Option<Self> {
         let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
         let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
         let mut lines = head.split("\r\n");

@@ -1,10 +1,13 @@
 //! Request parts → typed values, with refusals in the wire's own envelope instead of the framework's plain text.
 
+use std::error::Error;
+
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::{StatusCode, request::Parts};
 use serde::de::DeserializeOwned;
+use tower_http::timeout::TimeoutError;
 
 use crate::error::ApiError;
 
@@ -62,6 +65,13 @@ impl<S: Send + Sync, T: std::str::FromStr + Send> FromRequestParts<S> for PathId
 
 /// What the framework refused while reading a body.
 pub fn body_refused(rejection: BytesRejection) -> ApiError {
+    if is_timeout(&rejection) {
+        return ApiError::with_status(
+            StatusCode::REQUEST_TIMEOUT,
+            "The request body came too slowly. Send it again over a better line, or in smaller parts.",
+            "request_timeout",
+        );
+    }
     match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => ApiError::with_status(
             StatusCode::PAYLOAD_TOO_LARGE,
@@ -70,4 +80,9 @@ pub fn body_refused(rejection: BytesRejection) -> ApiError {
         ),
         _ => ApiError::invalid("The request body could not be read to its end.", None, Some("invalid_body")),
     }
+}
+
+fn is_timeout(rejection: &BytesRejection) -> bool {
+    let mut causes = std::iter::successors(Some(rejection as &(dyn Error + 'static)), |&error| error.source());
+    causes.any(|error| error.is::<TimeoutError>())
 }

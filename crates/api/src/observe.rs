@@ -4,7 +4,7 @@ use std::any::Any;
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -34,6 +34,9 @@ pub async fn observe(State(state): State<AppState>, request: Request, next: Next
     state.metrics.answered(&route, &method, status, duration);
     span.in_scope(|| tracing::info!(status, duration_ms = duration.as_millis(), "answered"));
     let headers = response.headers_mut();
+    // Answers are one caller's: no cache keeps them, and no browser makes a page of them.
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if let Ok(value) = HeaderValue::from_str(&id) {
         headers.insert(REQUEST_ID_HEADER, value);
     }

@@ -10,6 +10,7 @@ use axum::http::StatusCode;
 use axum::middleware;
 use axum::routing::{delete, get, patch, post, put};
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::timeout::{RequestBodyDeadlineLayer, RequestBodyTimeoutLayer};
 
 use crate::endpoint::{Access, Endpoint};
 use crate::error::ApiError;
@@ -194,6 +195,8 @@ pub fn router(platform: Platform) -> Router {
             )
         })
         .layer(DefaultBodyLimit::max(limits::REQUEST_BODY_BYTES_MAX))
+        .layer(RequestBodyTimeoutLayer::new(limits::REQUEST_BODY_PAUSE_MAX))
+        .layer(RequestBodyDeadlineLayer::new(limits::REQUEST_BODY_TIMEOUT))
         .layer(CatchPanicLayer::custom(observe::panicked))
         .layer(middleware::from_fn_with_state(state.clone(), observe::observe))
         .with_state(state)

@@ -8,7 +8,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use atelier_platform::{CompletionEvent, CompletionStream};
-use axum::http::{HeaderValue, header};
+use axum::http::HeaderValue;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
@@ -35,7 +35,6 @@ pub fn respond(completion: CompletionStream, include_usage: bool) -> Response {
     let mut response = Sse::new(body).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response();
     // Proxies such as nginx would otherwise hold the frames back.
     response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response
 }
 

@@ -30,6 +30,31 @@ pub const KEY_CACHE_RECORDS_MAX: usize = 10_000;
 /// How stale a key's `last used` may be: one write a minute for a key in constant use.
 pub const KEY_LAST_USED_INTERVAL: Duration = Duration::from_secs(60);
 
+// Connections.
+
+/// Connections open at once, each with a file handle and some 100 KiB of buffers; further ones wait in the kernel's
+/// queue. A thousand editors, each of which keeps one.
+pub const CONNECTIONS_MAX: usize = 1_024;
+/// How long a TLS handshake may take: four messages, even over a satellite.
+pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection may take to send a request's head, and how long it may lie idle before the next: longer than
+/// the pause between two words that somebody types, shorter than patience with a client that sends a byte a second.
+pub const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Headers of a request: browsers and proxies send about thirty.
+pub const REQUEST_HEADERS_MAX: usize = 64;
+/// Bytes of a request's head, from its first line to the empty one: as proxies commonly allow.
+pub const REQUEST_HEAD_BYTES_MAX: usize = 32 << 10;
+/// Bytes that a connection reads ahead: a head of any length within its limit, and steps in which a body comes in.
+pub const CONNECTION_BUFFER_BYTES_MAX: usize = 64 << 10;
+/// How long a request's body may pause: a line that is lost for a moment sends again within seconds.
+pub const REQUEST_BODY_PAUSE_MAX: Duration = Duration::from_secs(20);
+/// How long a request's body may take: the largest archive over a line of 1 Mbit/s.
+pub const REQUEST_BODY_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long a client may leave sent bytes unacknowledged, be it gone or not reading, before its connection is closed.
+pub const CLIENT_STALL_MAX: Duration = Duration::from_secs(60);
+/// How often the files of certificate and key are looked at: a renewed certificate is served soon after it lies there.
+pub const CERTIFICATE_CHECK_INTERVAL: Duration = Duration::from_secs(2);
+
 // Requests.
 
 /// Bytes of a JSON body: a prompt of the longest context in tokens of ten bytes each, escaped, fits easily.
@@ -184,4 +209,10 @@ const _: () = {
     assert!(USAGE_GROUP_ROWS_MAX <= USAGE_QUEUE_ROWS_MAX);
     assert!(SOURCE_FILE_BYTES_MAX <= SOURCE_UNPACKED_BYTES_MAX);
     assert!(REQUEST_BODY_BYTES_MAX < SOURCE_ARCHIVE_BYTES_MAX);
+    assert!(REQUEST_HEAD_BYTES_MAX < CONNECTION_BUFFER_BYTES_MAX, "a head is refused by its own limit");
+    assert!(
+        SOURCE_ARCHIVE_BYTES_MAX as u64 <= REQUEST_BODY_TIMEOUT.as_secs() * 125_000,
+        "an archive comes in at 1 Mbit/s"
+    );
+    assert!(TENANT_REQUESTS_MAX * 4 <= CONNECTIONS_MAX, "one tenant's streams leave room for others");
 };

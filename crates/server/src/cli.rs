@@ -15,7 +15,7 @@ const DEFAULT_DATA: &str = "./atelier-data";
 #[command(
     name = "atelier",
     version,
-    after_help = "First steps:\n  atelier demo                                  see the whole line in a few minutes\n  atelier serve                                 start a server on 127.0.0.1:8080\n  atelier tenant create acme --plan tuned       make a tenant and its key\n  atelier learn --tenant acme ./code --wait     teach it that tenant's code\n\nAll commands but `serve`, `demo` and `openapi` talk to the running server. They find it through --data,\nor through ATELIER_URL and ATELIER_KEY."
+    after_help = "First steps:\n  atelier demo                                  see the whole line in a few minutes\n  atelier serve                                 start a server on 127.0.0.1:8080\n  atelier tenant create acme --plan tuned       make a tenant and its key\n  atelier learn --tenant acme ./code --wait     teach it that tenant's code\n\nAll commands but `serve`, `demo` and `openapi` talk to the running server. They find it through --data,\nor through ATELIER_URL and ATELIER_KEY; ATELIER_CA names the certificates that they trust instead of the system's."
 )]
 pub struct Cli {
     /// Folder of the server: databases, blobs, the operator's key.
@@ -71,14 +71,9 @@ pub enum Command {
 /// How to serve.
 #[derive(Debug, Clone, Args)]
 pub struct ServeArgs {
-    /// Address to listen on. Other than loopback needs --allow-public.
-    #[arg(long, env = "ATELIER_LISTEN", default_value = "127.0.0.1:8080", value_name = "IP:PORT")]
-    pub listen: SocketAddr,
-
-    /// Listen on an address that others can reach, although this server does not speak TLS itself: only behind a
-    /// proxy that does.
-    #[arg(long)]
-    pub allow_public: bool,
+    /// Where to listen and how.
+    #[command(flatten)]
+    pub listen: ListenArgs,
 
     /// What to load and how to run it.
     #[command(flatten)]
@@ -95,6 +90,31 @@ pub struct ServeArgs {
     /// Runs that learn at the same time; 0 leaves learning to others.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub workers: usize,
+}
+
+/// Where to listen and how.
+#[derive(Debug, Clone, Args)]
+pub struct ListenArgs {
+    /// Address to listen on. One that others can reach needs TLS.
+    #[arg(long, env = "ATELIER_LISTEN", default_value = "127.0.0.1:8080", value_name = "IP:PORT")]
+    pub listen: SocketAddr,
+
+    /// Certificate, followed by those that signed it, in PEM format: speaks HTTPS. Read again when the file changes.
+    #[arg(long, env = "ATELIER_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The certificate's private key in PEM format.
+    #[arg(long, env = "ATELIER_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Speak plain HTTP on an address that others can reach: only where a proxy before it speaks TLS, and nobody else
+    /// can reach this one.
+    #[arg(long, conflicts_with = "tls_cert")]
+    pub allow_plaintext: bool,
+
+    /// What clients call this server, as https://atelier.example.com; commands on this machine use it too.
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
 }
 
 /// Where rows are. The addresses may hold passwords: they are not printed.
@@ -161,7 +181,7 @@ pub struct DemoArgs {
     #[arg(long)]
     pub exit: bool,
 
-    /// Address to listen on; port 0 takes a free one.
+    /// Loopback address to listen on; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "IP:PORT")]
     pub listen: SocketAddr,
 

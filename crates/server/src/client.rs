@@ -48,7 +48,7 @@ impl Client {
     pub fn new(url: impl Into<String>, key: impl Into<String>) -> Result<Self> {
         let url = url.into().trim_end_matches('/').to_owned();
         // The server may be this very process; a proxy of the environment has no place between.
-        let http = reqwest::Client::builder().no_proxy().build()?;
+        let http = trusting(reqwest::Client::builder().no_proxy(), &url)?;
         Ok(Self { http, url, key: key.into(), tenant: None })
     }
 
@@ -97,10 +97,20 @@ impl Client {
         Ok(self.check(request).await?.json().await?)
     }
 
+    fn unreachable(&self, error: reqwest::Error) -> anyhow::Error {
+        let error = anyhow::Error::from(error);
+        // Only its text says so: the client knows nothing of the TLS library.
+        let advice = if error.chain().any(|cause| cause.to_string().contains("certificate")) {
+            "is not known by its certificate. ATELIER_CA names a file with those to trust; ATELIER_URL or `serve --url` \
+             calls the server by the name in its certificate."
+        } else {
+            "does not answer. Is `atelier serve` running? `atelier doctor` looks."
+        };
+        error.context(format!("The server at {} {advice}", self.url))
+    }
+
     async fn check(&self, request: RequestBuilder) -> Result<Response> {
-        let response = request.send().await.with_context(|| {
-            format!("The server at {} does not answer. Is `atelier serve` running? `atelier doctor` looks.", self.url)
-        })?;
+        let response = request.send().await.map_err(|error| self.unreachable(error))?;
         if response.status().is_success() {
             return Ok(response);
         }
@@ -111,6 +121,26 @@ impl Client {
             None => bail!("The server answered HTTP {status} without saying why."),
         }
     }
+}
+
+/// A client that trusts the certificates of ATELIER_CA, or else the system's; no system needs any for plain HTTP.
+fn trusting(builder: reqwest::ClientBuilder, url: &str) -> Result<reqwest::Client> {
+    if !url.starts_with("https://") {
+        return Ok(builder.tls_certs_only([]).build()?);
+    }
+    let Some(path) = environment::trusted_certificates() else {
+        return builder.build().context(
+            "This system has no certificates to trust. Set ATELIER_CA to a file with those that signed the server's.",
+        );
+    };
+    let trusted = std::fs::read(&path).map_err(anyhow::Error::from).and_then(|pem| {
+        let certificates = reqwest::Certificate::from_pem_bundle(&pem)?;
+        if certificates.is_empty() {
+            bail!("there is none in it");
+        }
+        Ok(builder.tls_certs_only(certificates).build()?)
+    });
+    trusted.with_context(|| format!("ATELIER_CA must name a file of certificates in PEM format: {}.", path.display()))
 }
 
 /// The data of server-sent events, one by one.

@@ -13,8 +13,11 @@ mod client;
 mod commands;
 mod demo;
 mod environment;
+mod listen;
 mod output;
+mod process;
 mod serve;
+mod tls;
 
 use cli::{Cli, Command};
 use output::Output;
@@ -26,6 +29,10 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     // A server says what it answers; a story or a command's result is not interrupted by less than a warning.
     start_log(if matches!(cli.command, Command::Serve(_)) { "warn,atelier=info" } else { "warn" });
+    tls::install_cryptography();
+    if matches!(cli.command, Command::Serve(_) | Command::Demo(_)) {
+        process::prepare();
+    }
     let result = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

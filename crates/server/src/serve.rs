@@ -2,17 +2,16 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use atelier_platform::{DatabaseOptions, DatabaseUrls, Opened, Platform, PlatformOptions};
 use serde_json::json;
-use tokio::net::TcpListener;
 
 use crate::cli::{DatabaseArgs, EngineArgs, ServeArgs, WeightsArg};
 use crate::client::{OPERATOR_KEY_FILE, URL_FILE};
+use crate::listen::{Listen, Listener};
 use crate::output::Output;
 
 /// Where the base model that ships with Atelier lies, from the root of its repository or beside the binary.
@@ -20,15 +19,9 @@ const SHIPPED_BASE: &str = "models/atelier-base";
 
 /// Runs a server until it is told to stop.
 pub async fn run(data: &Path, args: ServeArgs, output: Output) -> Result<()> {
-    if !args.listen.ip().is_loopback() && !args.allow_public {
-        bail!(
-            "{} can be reached by others, and this server does not speak TLS itself. Listen on 127.0.0.1 behind a \
-             proxy that does, or say --allow-public.",
-            args.listen
-        );
-    }
+    let listen = Listen::from_args(args.listen)?;
     let options = platform_options(data, &args.engine, &args.database, args.source_roots.clone(), args.workers)?;
-    let server = Server::start(data, options, args.listen).await?;
+    let server = Server::start(data, options, listen).await?;
     announce(&server, output)?;
     stop_signal().await?;
     output.say("Stopping: open streams get a moment to end.");
@@ -46,34 +39,25 @@ pub struct Server {
     pub first_operator_key: Option<String>,
     url_file: PathBuf,
     stop: tokio::sync::oneshot::Sender<()>,
-    task: tokio::task::JoinHandle<std::io::Result<()>>,
+    task: tokio::task::JoinHandle<()>,
 }
 
 impl Server {
     /// Opens the data folder, loads the base, binds the socket, and serves in the background.
-    pub async fn start(data: &Path, options: PlatformOptions, listen: SocketAddr) -> Result<Self> {
+    pub async fn start(data: &Path, options: PlatformOptions, listen: Listen) -> Result<Self> {
         // The socket first: a port in use is found before anything is created or loaded.
-        let listener = TcpListener::bind(listen).await.with_context(|| {
-            format!("Cannot listen on {listen}. Is another server running there? Choose another with --listen.")
-        })?;
+        let listener = Listener::bind(listen).await?;
         let Opened { platform, first_operator_key } = Platform::open(options).await?;
         let first_operator_key = first_operator_key.map(|key| key.reveal().to_owned());
         if let Some(key) = &first_operator_key {
             write_secret(&data.join(OPERATOR_KEY_FILE), key)?;
         }
-        let url = format!("http://{}", listener.local_addr()?);
+        let url = listener.url().to_owned();
         let url_file = data.join(URL_FILE);
         fs::write(&url_file, format!("{url}\n"))?;
         let router = atelier_api::router(platform.clone());
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let task = tokio::spawn(async move {
-            axum::serve(listener, router)
-                .with_graceful_shutdown(async move {
-                    // A dropped sender stops the server too.
-                    let _ = stopped.await;
-                })
-                .await
-        });
+        let task = tokio::spawn(listener.serve(router, stopped));
         Ok(Self { platform, url, first_operator_key, url_file, stop, task })
     }
 

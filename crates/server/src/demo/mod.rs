@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use crate::cli::DemoArgs;
 use crate::client::{Client, OPERATOR_KEY_FILE};
 use crate::commands::{learn, runs, tenant, usage};
+use crate::listen::Listen;
 use crate::output::Output;
 use crate::serve::{Server, platform_options};
 use arms::Arms;
@@ -30,10 +31,11 @@ const SHOWN_TOKENS: u32 = 64;
 /// Shows it.
 pub async fn run(args: DemoArgs, output: Output) -> Result<()> {
     let started = Instant::now();
+    let listen = Listen::loopback(args.listen)?;
     let folders = tenants::folders(&args.tenants)?;
     let data = DataFolder::create()?;
     let options = platform_options(&data.path, &args.engine, &args.database, Vec::new(), 1)?;
-    let server = Server::start(&data.path, options, args.listen).await?;
+    let server = Server::start(&data.path, options, listen).await?;
     let object = show(&server, &folders, output).await;
     let result = match object {
         Ok(mut object) => {

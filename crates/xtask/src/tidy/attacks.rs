@@ -18,14 +18,16 @@ pub fn check(tree: &Tree, findings: &mut Vec<Finding>) {
     let mut numbers = BTreeSet::new();
     let mut named = BTreeSet::new();
     for (line, cells) in rows(table) {
-        let Some(number) = cells.first().and_then(|cell| cell.parse::<usize>().ok()) else { continue };
-        if !(1..=CASES).contains(&number) || !numbers.insert(number) {
-            findings.push(Finding::new(TABLE_PATH, line, format!("case {number}"), "give each case one row"));
-        }
         let held_by = cells.last().copied().unwrap_or_default();
-        if held_by.is_empty() {
-            let what = format!("case {number} has neither a test nor a reason");
-            findings.push(Finding::new(TABLE_PATH, line, what, "name the test, or say why the case does not apply"));
+        if let Some(number) = cells.first().and_then(|cell| cell.parse::<usize>().ok()) {
+            if !(1..=CASES).contains(&number) || !numbers.insert(number) {
+                findings.push(Finding::new(TABLE_PATH, line, format!("case {number}"), "give each case one row"));
+            }
+            if held_by.is_empty() {
+                let what = format!("case {number} has neither a test nor a reason");
+                let remedy = "name the test, or say why the case does not apply";
+                findings.push(Finding::new(TABLE_PATH, line, what, remedy));
+            }
         }
         for (folder, test) in tests(held_by) {
             let has_it = |(path, text): (&str, &str)| path.starts_with(&format!("{folder}/")) && defines(text, test);

@@ -54,9 +54,12 @@ pub const UNSAFE_CRATE: &str = "kernels";
 const ASYNC_LIBRARIES: [&str; 6] = ["tokio", "tokio-util", "tokio-stream", "futures-util", "futures", "async-trait"];
 
 /// Libraries that belong to some crates alone, with the invariant of ARCHITECTURE.md that this holds.
-const LIBRARY_OWNERS: [(&str, &[&str], &str); 6] = [
+const LIBRARY_OWNERS: [(&str, &[&str], &str); 9] = [
     ("axum", &["api", "server"], "only api knows HTTP"),
     ("tower-http", &["api", "server"], "only api knows HTTP"),
+    ("hyper", &["server"], "only server holds a socket"),
+    ("hyper-util", &["server"], "only server holds a socket"),
+    ("tokio-rustls", &["server"], "only server holds a socket"),
     ("reqwest", &["server"], "only the command line calls a server"),
     ("sqlx", &["store"], "only store talks to a database"),
     ("object_store", &["store"], "only store talks to blobs"),

@@ -1,0 +1,250 @@
+//! The socket: where it may listen, who gets a connection, and what a connection may cost before a request is read.
+//!
+//! An address that others can reach is listened on only through [`Listen`], which asks for TLS or for the operator's
+//! word that a proxy speaks it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use atelier_domain::limits;
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio_rustls::TlsAcceptor;
+
+use crate::cli::ListenArgs;
+use crate::tls::{Certificates, TlsFiles};
+
+/// Pause after the system gave no connection, as when file handles are used up: they come back as others close.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// An address that is safe to listen on in the way it says.
+#[derive(Debug)]
+pub struct Listen {
+    address: SocketAddr,
+    tls: Option<TlsFiles>,
+    url: Option<String>,
+}
+
+impl Listen {
+    /// What the flags say, unless keys and code would be sent in the clear over a network.
+    pub fn from_args(args: ListenArgs) -> Result<Self> {
+        let tls = match (args.tls_cert, args.tls_key) {
+            (Some(certificate), Some(key)) => Some(TlsFiles { certificate, key }),
+            _ => None,
+        };
+        if !args.listen.ip().is_loopback() && tls.is_none() && !args.allow_plaintext {
+            bail!(
+                "Others can reach {}, and without TLS their keys and code could be read on the way. Give --tls-cert \
+                 and --tls-key; or listen on 127.0.0.1 behind a proxy that speaks TLS; or, where that proxy is on \
+                 another machine and nobody else can reach this address, say --allow-plaintext.",
+                args.listen
+            );
+        }
+        let url = args.url.map(|url| url.trim_end_matches('/').to_owned());
+        if url.as_ref().is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
+            bail!("--url must begin with https:// or http://.");
+        }
+        Ok(Self { address: args.listen, tls, url })
+    }
+
+    /// An address that only this machine can reach, in the clear.
+    pub fn loopback(address: SocketAddr) -> Result<Self> {
+        if !address.ip().is_loopback() {
+            bail!("Others can reach {address}, and this command speaks no TLS. Listen on 127.0.0.1, or use `serve`.");
+        }
+        Ok(Self { address, tls: None, url: None })
+    }
+}
+
+/// A socket that listens.
+pub struct Listener {
+    socket: TcpListener,
+    certificates: Option<Certificates>,
+    url: String,
+}
+
+impl Listener {
+    /// Binds the address and reads the certificate.
+    pub async fn bind(listen: Listen) -> Result<Self> {
+        let address = listen.address;
+        let certificates = match listen.tls {
+            Some(files) => Some(Certificates::load(files).await?),
+            None => None,
+        };
+        let socket = TcpListener::bind(address).await.with_context(|| {
+            format!("Cannot listen on {address}. Is another server running there? Choose another with --listen.")
+        })?;
+        let scheme = if certificates.is_some() { "https" } else { "http" };
+        let url = match listen.url {
+            Some(url) => url,
+            None => format!("{scheme}://{}", callable(socket.local_addr()?)),
+        };
+        Ok(Self { socket, certificates, url })
+    }
+
+    /// What clients call it.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Answers until told to stop, then lets open requests end.
+    pub async fn serve(self, router: Router, stopped: oneshot::Receiver<()>) {
+        let http = rules();
+        let places = Arc::new(Semaphore::new(limits::CONNECTIONS_MAX));
+        let open = GracefulShutdown::new();
+        let mut stopped = pin!(stopped);
+        loop {
+            let (place, socket) = tokio::select! {
+                // A dropped sender stops the server too.
+                _ = &mut stopped => break,
+                accepted = accept(&self.socket, &places) => accepted,
+            };
+            let connection = Connection {
+                http: http.clone(),
+                acceptor: self.certificates.as_ref().map(Certificates::acceptor),
+                service: TowerToHyperService::new(router.clone()),
+                watcher: open.watcher(),
+            };
+            tokio::spawn(async move {
+                connection.serve(socket).await;
+                drop(place);
+            });
+        }
+        drop(self.socket);
+        open.shutdown().await;
+    }
+}
+
+/// The address under which this machine reaches a socket that listens on all of its addresses.
+fn callable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        });
+    }
+    address
+}
+
+/// A place first, then a connection: who finds no place waits in the kernel and costs nothing here.
+async fn accept(socket: &TcpListener, places: &Arc<Semaphore>) -> (OwnedSemaphorePermit, TcpStream) {
+    let place = Arc::clone(places).acquire_owned().await.expect("nobody closes the semaphore");
+    loop {
+        match socket.accept().await {
+            Ok((stream, _)) => return (place, stream),
+            Err(error) => {
+                tracing::warn!(%error, "no connection could be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// What hyper holds a connection to.
+fn rules() -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(limits::REQUEST_HEAD_TIMEOUT)
+        .max_headers(limits::REQUEST_HEADERS_MAX)
+        .max_header_size(limits::REQUEST_HEAD_BYTES_MAX)
+        .max_buf_size(limits::CONNECTION_BUFFER_BYTES_MAX);
+    http
+}
+
+/// What serves one connection.
+struct Connection {
+    http: http1::Builder,
+    acceptor: Option<TlsAcceptor>,
+    service: TowerToHyperService<Router>,
+    watcher: Watcher,
+}
+
+impl Connection {
+    async fn serve(self, socket: TcpStream) {
+        if let Err(error) = set_options(&socket) {
+            tracing::debug!(%error, "a connection was closed before it began");
+            return;
+        }
+        let Some(acceptor) = self.acceptor.clone() else { return self.speak(socket).await };
+        match tokio::time::timeout(limits::TLS_HANDSHAKE_TIMEOUT, acceptor.accept(socket)).await {
+            Ok(Ok(stream)) => self.speak(stream).await,
+            // Whoever scans ports, or speaks plain HTTP, is worth no more.
+            Ok(Err(_)) | Err(_) => tracing::debug!("a TLS handshake did not come about"),
+        }
+    }
+
+    async fn speak<I: AsyncRead + AsyncWrite + Unpin + 'static>(self, io: I) {
+        let connection = self.http.serve_connection(TokioIo::new(io), self.service);
+        if let Err(error) = self.watcher.watch(connection).await {
+            // The error's text may quote a head.
+            tracing::debug!(is_timeout = error.is_timeout(), "a connection broke off");
+        }
+    }
+}
+
+/// Small frames go out at once, and a client that acknowledges nothing is given up.
+fn set_options(socket: &TcpStream) -> std::io::Result<()> {
+    socket.set_nodelay(true)?;
+    let stall_ms = u32::try_from(limits::CLIENT_STALL_MAX.as_millis()).unwrap_or(u32::MAX);
+    rustix::net::sockopt::set_tcp_user_timeout(socket, stall_ms)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(listen: &str, tls: bool, allow_plaintext: bool, expected: bool) {
+        let file = tls.then(|| "file.pem".into());
+        let (tls_cert, tls_key) = (file.clone(), file);
+        let args = ListenArgs { listen: listen.parse().unwrap(), tls_cert, tls_key, allow_plaintext, url: None };
+        assert_eq!(Listen::from_args(args).is_ok(), expected, "{listen}, TLS {tls}, plaintext {allow_plaintext}");
+        assert!(!Listen::loopback(listen.parse().unwrap()).is_ok_and(|listen| !listen.address.ip().is_loopback()));
+    }
+
+    #[test]
+    fn what_others_can_reach_needs_tls_or_a_word() {
+        for loopback in ["127.0.0.1:80", "127.8.9.1:0", "[::1]:80"] {
+            check(loopback, false, false, true);
+            check(loopback, true, false, true);
+        }
+        for public in ["0.0.0.0:80", "[::]:80", "192.168.0.2:80", "10.0.0.1:80", "203.0.113.9:443", "[fe80::1]:80"] {
+            check(public, false, false, false);
+            check(public, true, false, true);
+            check(public, false, true, true);
+        }
+        // An IPv4 address in IPv6 clothes is loopback to the kernel, but not to those who read a firewall's rules.
+        check("[::ffff:127.0.0.1]:80", false, false, false);
+    }
+
+    #[test]
+    fn a_socket_on_all_addresses_is_called_by_loopback() {
+        for (bound, called) in [
+            ("0.0.0.0:81", "127.0.0.1:81"),
+            ("[::]:81", "[::1]:81"),
+            ("10.0.0.1:81", "10.0.0.1:81"),
+            ("[::1]:81", "[::1]:81"),
+        ] {
+            assert_eq!(callable(bound.parse().unwrap()), called.parse().unwrap());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_not_read_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        set_options(&client).unwrap();
+        assert!(client.nodelay().unwrap());
+        let stall = rustix::net::sockopt::tcp_user_timeout(&client).unwrap();
+        assert_eq!(u128::from(stall), limits::CLIENT_STALL_MAX.as_millis());
+    }
+}
