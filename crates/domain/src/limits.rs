@@ -173,6 +173,25 @@ pub const USAGE_BUCKETS_HOUR_MAX: usize = 168;
 /// Buckets of one day in one usage answer, as OpenAI's API has it.
 pub const USAGE_BUCKETS_DAY_MAX: usize = 31;
 
+// Audit.
+
+/// Events of one page of the trail, as OpenAI's API has it.
+pub const AUDIT_PAGE_ROWS_MAX: usize = 100;
+/// Events of a page when a request names no `limit`, as OpenAI's API has it.
+pub const AUDIT_PAGE_ROWS_DEFAULT: usize = 20;
+/// Events that a check of a chain reads at once.
+pub const AUDIT_CHECK_ROWS: usize = 500;
+/// Time between two events about one key that is refused the same thing again, or one operator who looks at the same
+/// kind of thing of one tenant again; what lies between is counted. A minute: an attacker's loop writes 1,440 rows a day.
+pub const AUDIT_NOTE_INTERVAL: Duration = Duration::from_secs(60);
+/// Pairs of key and action that are told apart for that, about 200 bytes each; past it nothing new is noted until one is
+/// a minute old, so that no more rows than these come in a minute whatever is sent.
+pub const AUDIT_NOTES_MAX: usize = 1_024;
+/// Notes that wait to be written.
+pub const AUDIT_NOTES_QUEUE_MAX: usize = 256;
+/// Values of one filter of the trail: as many as fit a readable address.
+pub const AUDIT_FILTER_VALUES_MAX: usize = 100;
+
 // Storage.
 
 /// Tenants' database files open at once: each costs up to three threads and file handles.

@@ -16,7 +16,8 @@ use atelier_domain::{Digest, JobId, RunId, TenantId, Timestamp};
 use bytes::Bytes;
 use serde_json::{Value as Json, json};
 
-use crate::audit;
+use crate::audit::events::{FINISH_RUN, QUARANTINE_JOB};
+use crate::audit::{Recorded, Unrecorded};
 use crate::blobs::AdapterBlob;
 use crate::error::StoreError;
 use crate::open::{Store, random_bytes};
@@ -199,17 +200,22 @@ impl Store {
         }
         let run = runs::find(&mut transaction, tenant, row.run).await?;
         let crashes = row.crashes + u32::from(row.state == JobState::Running);
-        if run.cancel_requested {
+        let carry_out = grant.narrow(RunJob { tenant })?;
+        let recorded = if run.cancel_requested {
             end(&mut transaction, tenant, job, JobState::Cancelled, now).await?;
             runs::finish(&mut transaction, tenant, row.run, RunState::Cancelled, now).await?;
+            let detail = json!({"state": RunState::Cancelled.as_str(), "attempt": row.attempt});
+            self.record_work(&mut transaction, &carry_out, FINISH_RUN.of(row.run, detail)).await?
         } else if crashes >= JOB_CRASHES_MAX {
             quarantine(&mut transaction, tenant, &row, crashes, now).await?;
+            let event = QUARANTINE_JOB.of(row.run, json!({"crashes": crashes}));
+            self.record_work(&mut transaction, &carry_out, event).await?
         } else {
-            let claimed = take(&mut transaction, grant, tenant, &row, crashes, now).await?;
-            transaction.commit().await?;
+            let claimed = take(&mut transaction, carry_out, &row, crashes, now).await?;
+            transaction.commit(Unrecorded::Job.permit()).await?;
             return Ok(Claim::Claimed(Box::new(claimed), now.plus(JOB_LEASE)));
-        }
-        transaction.commit().await?;
+        };
+        self.commit(transaction, recorded).await?;
         self.drop_checkpoint(tenant, job, row.checkpoint).await?;
         Ok(Claim::Ended)
     }
@@ -224,7 +230,7 @@ impl Store {
         let until = now.plus(JOB_LEASE);
         transaction.execute(SQL, values![lease.tenant, lease.job, until]).await?;
         let run = runs::find(&mut transaction, lease.tenant, lease.run).await?;
-        transaction.commit().await?;
+        transaction.commit(Unrecorded::Job.permit()).await?;
         let is_suspended = self.suspended_at(lease.tenant).await?.is_some();
         Ok(Heartbeat { until, cancel_requested: run.cancel_requested, is_suspended })
     }
@@ -251,7 +257,7 @@ impl Store {
         if last < RUN_EVENTS_MAX as u64 {
             runs::append_event(&mut transaction, lease.tenant, lease.run, kind, body, now).await?;
         }
-        transaction.commit().await
+        transaction.commit(Unrecorded::Job.permit()).await
     }
 
     /// Says how far the run is.
@@ -269,7 +275,7 @@ impl Store {
         let (mut transaction, _) = self.fenced(grant, lease).await?;
         let (stage, done, total) = (progress.stage.as_str(), progress.done, progress.total);
         transaction.execute(SQL, values![lease.tenant, lease.run, stage, done, total]).await?;
-        transaction.commit().await
+        transaction.commit(Unrecorded::Job.permit()).await
     }
 
     /// Keeps a state from which a later attempt goes on, in place of the one before. Having got further, the job is no
@@ -292,7 +298,7 @@ impl Store {
         let (mut transaction, _) = self.fenced(grant, lease).await?;
         let before = find(&mut transaction, lease.tenant, lease.job).await?.and_then(|row| row.checkpoint);
         transaction.execute(SQL, values![lease.tenant, lease.job, digest]).await?;
-        transaction.commit().await?;
+        transaction.commit(Unrecorded::Job.permit()).await?;
         self.drop_checkpoint(lease.tenant, lease.job, before.filter(|before| *before != digest)).await?;
         Ok(digest)
     }
@@ -343,7 +349,7 @@ impl Store {
         if !published {
             self.inner.blobs.delete_adapter(lease.tenant, digest).await?;
         }
-        transaction.commit().await
+        transaction.commit(Unrecorded::Job.permit()).await
     }
 
     /// Gives the job back unharmed: for a server that stops in good order.
@@ -353,7 +359,7 @@ impl Store {
     pub async fn release_job(&self, grant: &Granted<RunJob>, lease: &Lease) -> Result<(), StoreError> {
         let (mut transaction, now) = self.fenced(grant, lease).await?;
         requeue(&mut transaction, lease, now, now).await?;
-        transaction.commit().await?;
+        transaction.commit(Unrecorded::Job.permit()).await?;
         self.put_job_hint(lease.tenant, lease.job, now).await?;
         self.inner.job_signal.notify_one();
         Ok(())
@@ -381,8 +387,8 @@ impl Store {
         let checkpoint = find(&mut transaction, lease.tenant, lease.job).await?.and_then(|row| row.checkpoint);
         end(&mut transaction, lease.tenant, lease.job, job_state, now).await?;
         runs::finish(&mut transaction, lease.tenant, lease.run, run_state, now).await?;
-        record_end(&mut transaction, grant, lease, run_state, now).await?;
-        transaction.commit().await?;
+        let recorded = self.record_end(&mut transaction, grant, lease, run_state).await?;
+        self.commit(transaction, recorded).await?;
         self.forget_job(lease, checkpoint).await
     }
 
@@ -406,7 +412,7 @@ impl Store {
         if failure.retry && failures < u64::from(JOB_FAILURES_MAX) {
             let due_at = now.plus(retry_delay(failures));
             requeue(&mut transaction, lease, due_at, now).await?;
-            transaction.commit().await?;
+            transaction.commit(Unrecorded::Job.permit()).await?;
             self.put_job_hint(lease.tenant, lease.job, due_at).await?;
             return Ok(true);
         }
@@ -414,10 +420,21 @@ impl Store {
         runs::set_error(&mut transaction, lease.tenant, lease.run, &failure.code, message).await?;
         end(&mut transaction, lease.tenant, lease.job, JobState::Failed, now).await?;
         runs::finish(&mut transaction, lease.tenant, lease.run, RunState::Failed, now).await?;
-        record_end(&mut transaction, grant, lease, RunState::Failed, now).await?;
-        transaction.commit().await?;
+        let recorded = self.record_end(&mut transaction, grant, lease, RunState::Failed).await?;
+        self.commit(transaction, recorded).await?;
         self.forget_job(lease, checkpoint).await?;
         Ok(false)
+    }
+
+    async fn record_end(
+        &self,
+        transaction: &mut Transaction,
+        grant: &Granted<RunJob>,
+        lease: &Lease,
+        state: RunState,
+    ) -> Result<Recorded, StoreError> {
+        let event = FINISH_RUN.of(lease.run, json!({"state": state.as_str(), "attempt": lease.attempt}));
+        self.record_work(transaction, grant, event).await
     }
 
     /// Opens a transaction in which the lease holds: nobody can claim the job before it ends.
@@ -476,7 +493,7 @@ impl Store {
             ON CONFLICT (tenant_id, job_id) DO UPDATE SET due_at = excluded.due_at";
         let mut transaction = self.control_for(tenant).begin_beside_others().await?;
         transaction.execute(SQL, values![tenant, job, due_at]).await?;
-        transaction.commit().await
+        transaction.commit(Unrecorded::Job.permit()).await
     }
 
     /// Unlike `put_job_hint` it makes none: the job may have ended meanwhile.
@@ -484,13 +501,13 @@ impl Store {
         const SQL: &str = "UPDATE job_hints SET due_at = $3 WHERE tenant_id = $1 AND job_id = $2";
         let mut transaction = self.control_for(tenant).begin_beside_others().await?;
         transaction.execute(SQL, values![tenant, job, due_at]).await?;
-        transaction.commit().await
+        transaction.commit(Unrecorded::Job.permit()).await
     }
 
     pub(crate) async fn remove_job_hint(&self, tenant: TenantId, job: JobId) -> Result<(), StoreError> {
         let mut transaction = self.control_for(tenant).begin_beside_others().await?;
         transaction.execute("DELETE FROM job_hints WHERE tenant_id = $1 AND job_id = $2", values![tenant, job]).await?;
-        transaction.commit().await
+        transaction.commit(Unrecorded::Job.permit()).await
     }
 
     /// At the start: only one server has the folder, so whoever held a lease is dead. Their jobs are due now, and the
@@ -510,14 +527,14 @@ impl Store {
                 let due_at = row.optional_time("lease_until")?.unwrap_or(row.time("due_at")?);
                 hints.push((tenant, row.parsed::<JobId>("id")?, due_at));
             }
-            transaction.commit().await?;
+            transaction.commit(Unrecorded::Job.permit()).await?;
         }
         let mut transaction = self.control().begin().await?;
         transaction.execute("DELETE FROM job_hints", values![]).await?;
         for (tenant, job, due_at) in hints {
             transaction.execute(HINT, values![tenant, job, due_at]).await?;
         }
-        transaction.commit().await
+        transaction.commit(Unrecorded::Job.permit()).await
     }
 }
 
@@ -562,8 +579,7 @@ pub(crate) async fn insert(
 /// Hands the job to a new worker under a new token.
 async fn take(
     transaction: &mut Transaction,
-    grant: &Granted<WorkJobs>,
-    tenant: TenantId,
+    grant: Granted<RunJob>,
     row: &JobRow,
     crashes: u32,
     now: Timestamp,
@@ -572,13 +588,13 @@ async fn take(
         lease_until = $5 WHERE tenant_id = $1 AND id = $2";
     const START: &str = "UPDATE runs SET state = 'running', started_at = COALESCE(started_at, $3)
         WHERE tenant_id = $1 AND id = $2";
-    let token: [u8; 16] = random_bytes()?;
+    let (tenant, token): (TenantId, [u8; 16]) = (grant.tenant(), random_bytes()?);
     transaction.execute(TAKE, values![tenant, row.id, crashes, token.as_slice(), now.plus(JOB_LEASE)]).await?;
     transaction.execute(START, values![tenant, row.run, now]).await?;
     runs::append_state_event(transaction, tenant, row.run, RunState::Running, now).await?;
     let attempt = u32::try_from(row.attempt + 1).unwrap_or(u32::MAX);
     Ok(ClaimedJob {
-        grant: grant.narrow(RunJob { tenant })?,
+        grant,
         lease: Lease { tenant, job: row.id, run: row.run, attempt, token },
         run: runs::find(transaction, tenant, row.run).await?,
         checkpoint: row.checkpoint,
@@ -625,25 +641,12 @@ async fn quarantine(
     end(transaction, tenant, row.id, JobState::Quarantined, now).await?;
     let message = format!("{crashes} workers in a row died on this run without reaching a checkpoint");
     runs::set_error(transaction, tenant, row.run, "worker_crashed", &message).await?;
-    runs::finish(transaction, tenant, row.run, RunState::Failed, now).await?;
-    let (subject, detail) = (row.run.to_string(), json!({"crashes": crashes}));
-    audit::append(transaction, now, tenant, &Store::system(), "quarantine_job", &subject, &detail).await
+    runs::finish(transaction, tenant, row.run, RunState::Failed, now).await
 }
 
 pub(crate) async fn set_result(transaction: &mut Transaction, lease: &Lease, result: &Json) -> Result<(), StoreError> {
     const SQL: &str = "UPDATE runs SET result = $3 WHERE tenant_id = $1 AND id = $2";
     transaction.execute(SQL, values![lease.tenant, lease.run, result]).await.map(|_| ())
-}
-
-async fn record_end(
-    transaction: &mut Transaction,
-    grant: &Granted<RunJob>,
-    lease: &Lease,
-    state: RunState,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    let (subject, detail) = (lease.run.to_string(), json!({"state": state.as_str(), "attempt": lease.attempt}));
-    audit::append(transaction, now, lease.tenant, grant.actor(), "finish_run", &subject, &detail).await
 }
 
 /// Doubles with every failure after the first.

@@ -6,11 +6,12 @@
 //! Layout, in reading order: `open` takes the folder and the database, `places` says where a tenant's rows are;
 //! [`tenants`] and [`keys`] (remembered by `key_cache`) say who there is; [`models`] says what
 //! may serve a request, [`usage`] what it used (written by `ledger`); [`sources`], [`runs`], [`jobs`] and [`versions`]
-//! are the learning line; [`blobs`] and [`audit`] stand beside. `sql` alone names the database drivers, `migrate` holds
+//! are the learning line; [`blobs`] stands beside, and [`audit`] is written by all. `sql` alone names the database drivers, `migrate` holds
 //! the schema, and `walls` sees that it still stands.
 //!
 //! Invariants: a row is found only through its tenant; a job's result is published in the transaction that finishes the
-//! job, by the holder of its lease only; the ledger is append-only and a reservation is on disk before it is returned;
+//! job, by the holder of its lease only; nothing is committed without an event of the audit trail or a reason why
+//! there is none; the ledger is append-only and a reservation is on disk before it is returned;
 //! a blob is checked against its name whenever it is read; no SQL is built from input.
 
 pub mod audit;
@@ -34,7 +35,9 @@ pub mod usage;
 pub mod versions;
 mod walls;
 
-pub use audit::AuditRecord;
+pub use audit::events::EventType;
+pub use audit::trail::{AuditActor, AuditPage, AuditQuery, AuditRecord};
+pub use audit::verify::{Break, ChainKind, ChainReport, Fault};
 pub use blobs::AdapterBlob;
 pub use error::StoreError;
 pub use inspect::inspect;

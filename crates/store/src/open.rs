@@ -11,6 +11,8 @@ use atelier_domain::limits::CONTROL_READERS_MAX;
 use atelier_domain::{Clock, RequestId, TenantId, Timestamp};
 use tokio::sync::{Mutex, Notify};
 
+use crate::audit::chain::ChainKey;
+use crate::audit::observer::Observer;
 use crate::blobs::Blobs;
 use crate::error::StoreError;
 use crate::key_cache::KeyCache;
@@ -80,6 +82,8 @@ pub(crate) struct Inner {
     pub(crate) tenants: TenantPlaces,
     pub(crate) blobs: Blobs,
     pub(crate) pepper: Pepper,
+    pub(crate) chain_key: ChainKey,
+    pub(crate) observer: Arc<Observer>,
     pub(crate) keys: KeyCache,
     pub(crate) ledger: Ledger,
     pub(crate) job_signal: Notify,
@@ -105,8 +109,8 @@ struct Opened {
 }
 
 impl Store {
-    /// Opens the data folder: locks it, brings the schemas up to date, settles what a killed server left open, and makes
-    /// its jobs claimable again. Must be called inside a tokio runtime, on which the ledger's writer then lives.
+    /// Opens the data folder: locks it, brings the schemas up to date, settles what a killed server left open, makes its
+    /// jobs claimable again and lets the heads of audit chains follow. Must be called inside a tokio runtime, on which the ledger's writer then lives.
     ///
     /// # Errors
     /// [`StoreError::FolderLocked`], [`StoreError::NewerSchema`], [`StoreError::OlderSchema`], [`StoreError::DiskFull`],
@@ -128,8 +132,10 @@ impl Store {
         if is_alone {
             Ledger::recover(&opened.control, clock.now()).await?;
         }
+        let chain_key = ChainKey::new(&pepper);
         let store = Self {
             inner: Arc::new(Inner {
+                observer: Observer::start(opened.control.clone(), chain_key.clone(), Arc::clone(&clock)),
                 ledger: Ledger::start(opened.ledger, Arc::clone(&clock)),
                 tenants: opened.tenants,
                 blobs: Blobs::open(&folder.join(BLOBS_FOLDER))?,
@@ -139,6 +145,7 @@ impl Store {
                 server: opened.server,
                 clock,
                 pepper,
+                chain_key,
                 lock,
             }),
         };
@@ -146,6 +153,7 @@ impl Store {
             store.finish_deletions().await?;
             store.finish_moves().await?;
             store.recover_jobs().await?;
+            store.catch_up_all().await?;
         }
         if let Some(ServerSide { hold, .. }) = &store.inner.server {
             hold.share().await?;
@@ -192,6 +200,7 @@ impl Store {
     /// Commits what the ledger still holds and closes every file. Calls after this fail with
     /// [`StoreError::ShuttingDown`].
     pub async fn close(&self) {
+        self.inner.observer.close().await;
         self.inner.ledger.close().await;
         self.inner.tenants.close_all().await;
         self.inner.control.close().await;

@@ -6,7 +6,7 @@ use atelier_domain::limits::{IDEMPOTENCY_KEY_BYTES_MAX, PAGE_ROWS_MAX, RUNS_OPEN
 use atelier_domain::{JobId, RunId, SourceId, Suffix, TenantId, Timestamp, VersionNumber};
 use serde_json::{Value as Json, json};
 
-use crate::audit;
+use crate::audit::events::{CANCEL_RUN, START_RUN};
 use crate::error::StoreError;
 use crate::jobs;
 use crate::open::{Store, random_bytes};
@@ -165,10 +165,10 @@ impl Store {
         insert(&mut transaction, grant, &run, (id, job), now).await?;
         jobs::insert(&mut transaction, tenant, job, id, now).await?;
         append_state_event(&mut transaction, tenant, id, RunState::Queued, now).await?;
-        let (subject, detail) = (id.to_string(), json!({"source": run.source.to_string()}));
-        audit::append(&mut transaction, now, tenant, grant.actor(), "start_run", &subject, &detail).await?;
+        let event = START_RUN.of(id, json!({"source": run.source.to_string()}));
+        let recorded = self.record_work(&mut transaction, grant, event).await?;
         let record = find(&mut transaction, tenant, id).await?;
-        transaction.commit().await?;
+        self.commit(transaction, recorded).await?;
         self.inner.job_signal.notify_one();
         Ok(record)
     }
@@ -237,10 +237,9 @@ impl Store {
             jobs::end(&mut transaction, tenant, before.job, jobs::JobState::Cancelled, now).await?;
             finish(&mut transaction, tenant, run, RunState::Cancelled, now).await?;
         }
-        let (subject, detail) = (run.to_string(), json!({}));
-        audit::append(&mut transaction, now, tenant, grant.actor(), "cancel_run", &subject, &detail).await?;
+        let recorded = self.record_work(&mut transaction, grant, CANCEL_RUN.of(run, json!({}))).await?;
         let after = find(&mut transaction, tenant, run).await?;
-        transaction.commit().await?;
+        self.commit(transaction, recorded).await?;
         if after.state.is_final() {
             self.remove_job_hint(tenant, before.job).await?;
         }

@@ -7,7 +7,7 @@ use atelier_domain::{Digest, SourceId, Timestamp};
 use bytes::Bytes;
 use serde_json::json;
 
-use crate::audit;
+use crate::audit::events::{CREATE_SOURCE, DELETE_SOURCE};
 use crate::error::StoreError;
 use crate::open::{Store, random_bytes};
 use crate::sql::{Row, values};
@@ -92,10 +92,9 @@ impl Store {
         }
         let (name, created_by) = (record.name.as_str(), record.created_by.as_str());
         transaction.execute(INSERT, values![tenant, id, name, origin.as_str(), digest, bytes, created_by, now]).await?;
-        let detail = json!({"name": name, "bytes": bytes, "digest": digest.to_string()});
-        let subject = id.to_string();
-        audit::append(&mut transaction, now, tenant, grant.actor(), "create_source", &subject, &detail).await?;
-        transaction.commit().await?;
+        let detail = json!({"origin": origin.as_str(), "bytes": bytes, "digest": digest.to_string()});
+        let recorded = self.record_work(&mut transaction, grant, CREATE_SOURCE.of(id, detail)).await?;
+        self.commit(transaction, recorded).await?;
         Ok(record)
     }
 
@@ -145,9 +144,8 @@ impl Store {
             return Err(StoreError::SourceInUse);
         }
         let row = transaction.fetch_optional(DELETE, values![tenant, source]).await?.ok_or(NOT_FOUND)?;
-        let (subject, detail) = (source.to_string(), json!({}));
-        audit::append(&mut transaction, self.now(), tenant, grant.actor(), "delete_source", &subject, &detail).await?;
-        transaction.commit().await?;
+        let recorded = self.record_work(&mut transaction, grant, DELETE_SOURCE.of(source, json!({}))).await?;
+        self.commit(transaction, recorded).await?;
         self.inner.blobs.delete_source(tenant, source, row.parsed("digest")?).await
     }
 }
