@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::cli::{DatabaseArgs, DoctorArgs};
 use crate::client::{Client, OPERATOR_KEY_FILE, URL_FILE};
+use crate::commands::audit;
 use crate::output::Output;
 use crate::serve::{database_options, find_base};
 
@@ -25,7 +26,12 @@ pub async fn run(data: &Path, args: DoctorArgs, output: Output) -> Result<()> {
     let mut checks = vec![kernels(), base(args.base.as_deref())];
     checks.extend(folder(data));
     checks.extend(walls(data, &args.database).await);
-    checks.push(server(data).await);
+    let server = server(data).await;
+    let answers = server.good;
+    checks.push(server);
+    if answers {
+        checks.extend(trails(data).await);
+    }
     let good = checks.iter().all(|check| check.good);
     let list: Vec<Value> =
         checks.iter().map(|check| json!({"check": check.what, "ok": check.good, "says": check.says})).collect();
@@ -97,6 +103,23 @@ async fn walls(data: &Path, database: &DatabaseArgs) -> Vec<Check> {
         Ok(Some(findings)) => findings.into_iter().map(|says| Check { what, good: false, says }).collect(),
         Err(error) => check(false, format!("cannot look: {:#}", anyhow::Error::from(error))),
     }
+}
+
+/// Whether the audit trail is what was written, where a server runs that can say so: a line, or one for each break.
+async fn trails(data: &Path) -> Vec<Check> {
+    let what = "audit trail";
+    let Ok(client) = Client::find(data) else { return Vec::new() };
+    let found = match audit::verify(&client).await {
+        Ok(found) => found,
+        Err(error) => return vec![Check { what, good: false, says: format!("cannot look: {error:#}") }],
+    };
+    let chains = found["chains"].as_array().map_or(0, Vec::len);
+    if found["whole"] == json!(true) {
+        let says = format!("{} events in {chains} chains are as they were written", found["events"]);
+        return vec![Check { what, good: true, says }];
+    }
+    let broken = audit::lines(&found).into_iter().filter(|line| line.contains("BROKEN"));
+    broken.map(|says| Check { what, good: false, says }).collect()
 }
 
 fn disk(data: &Path) -> Check {

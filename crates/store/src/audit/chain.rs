@@ -233,3 +233,146 @@ impl<'a> Walker<'a> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use atelier_domain::KeyId;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key() -> ChainKey {
+        ChainKey::new(&Pepper::new([3; 32]))
+    }
+
+    fn chain() -> Chain {
+        Chain::Work(TenantId::generate(Timestamp::from_seconds(1), [1; 10]))
+    }
+
+    fn event_id(at: usize) -> AuditEventId {
+        AuditEventId::generate(Timestamp::from_seconds(1), [u8::try_from(at % 251).unwrap(); 10])
+    }
+
+    /// A chain of so many events, the first of them without hashes; and its head.
+    fn written(count: usize, unhashed: usize) -> (Vec<Entry>, Head) {
+        let (key, chain, mut at) = (key(), chain(), Head::GENESIS);
+        let mut entries = Vec::new();
+        for number in 1..=count {
+            let who = KeyId::generate(Timestamp::from_seconds(1), [9; 10]);
+            let actor = Actor { text: format!("admin {who}"), key: Some(who), owner: None, project: None };
+            let mut entry = Entry {
+                id: event_id(number),
+                sequence: number as u64,
+                at: Timestamp::from_seconds(number as i64),
+                actor,
+                action: "create_source".to_owned(),
+                subject: format!("src_{number}"),
+                detail: "{}".to_owned(),
+                hash: (number > unhashed).then_some(at.hash),
+            };
+            let linked = key.link(chain, at.hash, &entry);
+            entry.hash = entry.hash.map(|_| linked);
+            at = Head { sequence: number as u64, hash: linked };
+            entries.push(entry);
+        }
+        (entries, at)
+    }
+
+    fn walk(entries: &[Entry], head: Head) -> Result<(), Break> {
+        let key = key();
+        let mut walker = Walker::whole(&key, chain(), head);
+        entries.iter().try_for_each(|entry| walker.step(entry))?;
+        walker.end()
+    }
+
+    /// One change by somebody who has the rows and not the secret; false when it changed nothing.
+    fn change(entries: &mut Vec<Entry>, what: u8, at: usize, text: &str) -> bool {
+        let before = entries.clone();
+        let at = at % entries.len();
+        let entry = &mut entries[at];
+        match what {
+            0 => entry.subject = text.to_owned(),
+            1 => entry.action = text.to_owned(),
+            2 => entry.detail = text.to_owned(),
+            3 => entry.actor.text = text.to_owned(),
+            4 => entry.actor.owner = Some(text.to_owned()),
+            5 => entry.actor.key = None,
+            6 => entry.at = Timestamp::from_micros(entry.at.micros() + 1),
+            7 => entry.id = event_id(250),
+            8 => entry.sequence += 1,
+            9 => entry.hash = None,
+            10 => entry.hash = entry.hash.map(|_| Digest::of(text.as_bytes())),
+            11 => drop(entries.remove(at)),
+            12 => {
+                entries.remove(at);
+                (1..).zip(entries.iter_mut()).for_each(|(number, entry)| entry.sequence = number);
+            }
+            13 => entries.truncate(at),
+            14 => {
+                let other = (at + 1) % entries.len();
+                entries.swap(at, other);
+            }
+            15 => {
+                let other = (at + 1) % entries.len();
+                entries.swap(at, other);
+                (1..).zip(entries.iter_mut()).for_each(|(number, entry)| entry.sequence = number);
+            }
+            16 => entries.insert(at, before[at].clone()),
+            _ => {
+                let mut forged = before[at].clone();
+                forged.subject = text.to_owned();
+                forged.sequence = entries.len() as u64 + 1;
+                entries.push(forged);
+            }
+        }
+        *entries != before
+    }
+
+    proptest! {
+        #[test]
+        fn a_chain_verifies_and_any_single_change_is_found(
+            count in 1usize..12, what in 0u8..18, at in 0usize..12, text in "[a-z]{0,6}", unhashed in 0usize..6
+        ) {
+            // The last has a hash: what nothing hashed follows is bound by nothing.
+            let (mut entries, head) = written(count, unhashed.min(count - 1));
+            prop_assert_eq!(walk(&entries, head), Ok(()));
+            prop_assume!(change(&mut entries, what, at, &text));
+            prop_assert!(walk(&entries, head).is_err(), "{} at {}: {:?}", what, at, entries);
+        }
+
+        #[test]
+        fn no_two_events_hash_alike(one in "[a-z ]{0,8}", other in "[a-z ]{0,8}", next in "[a-z ]{0,8}") {
+            // Fields cannot flow into each other.
+            let entry = |action: &str, subject: &str| {
+                let entry = written(1, 0).0.remove(0);
+                Entry { action: action.to_owned(), subject: subject.to_owned(), ..entry }
+            };
+            let (first, second) = (entry(&one, &next), entry(&other, &format!("{one}{next}")));
+            prop_assume!(first != second);
+            let hash = |entry: &Entry| key().link(chain(), Head::GENESIS.hash, entry);
+            prop_assert_ne!(hash(&first), hash(&second));
+        }
+    }
+
+    #[test]
+    fn a_chain_is_one_chains_and_one_servers() {
+        let (entries, head) = written(3, 0);
+        let other = Chain::Work(TenantId::generate(Timestamp::from_seconds(1), [2; 10]));
+        let (key, foreign) = (key(), ChainKey::new(&Pepper::new([4; 32])));
+        for (key, chain) in [(&key, other), (&key, Chain::Operator), (&foreign, chain())] {
+            assert!(Walker::whole(key, chain, head).step(&entries[0]).is_err());
+        }
+        assert_eq!(format!("{key:?}"), "ChainKey(…)");
+    }
+
+    #[test]
+    fn what_lies_beyond_the_head_must_be_linked_to_it() {
+        let (entries, _) = written(5, 0);
+        let key = key();
+        let mut walker = Walker::beyond(&key, chain(), entries[2].head());
+        assert_eq!(walker.step(&entries[3]).and_then(|()| walker.step(&entries[4])), Ok(()));
+        assert_eq!(walker.at(), entries[4].head());
+        let mut walker = Walker::beyond(&key, chain(), entries[1].head());
+        assert_eq!(walker.step(&entries[3]).map_err(|broken| broken.fault), Err(Fault::Missing));
+    }
+}

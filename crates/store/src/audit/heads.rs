@@ -9,7 +9,7 @@
 use atelier_domain::TenantId;
 use atelier_domain::limits::AUDIT_CHECK_ROWS;
 
-use super::chain::{Chain, ChainKey, Entry, Head, Walker};
+use super::chain::{Chain, ChainKey, Head, Walker};
 use super::trail::{entry_of, place_of};
 use super::{Advance, Unrecorded};
 use crate::error::StoreError;
@@ -23,6 +23,9 @@ pub(super) const CONTROL_PAGE: &str = "SELECT id, COALESCE(chain_sequence, 0) AS
 /// The same of one in a tenant's place.
 pub(super) const WORK_PAGE: &str = "SELECT id, sequence AS number, sequence AS place, at, actor, actor_key, actor_owner,
     project_id, action, subject, detail, hash FROM audit WHERE tenant_id = $1 AND sequence > $2 ORDER BY place LIMIT $3";
+
+/// Looks at a chain whose head others move meanwhile.
+const CATCH_UPS_MAX: usize = 16;
 
 const READ: &str = "SELECT sequence, hash FROM audit_heads WHERE chain = $1";
 
@@ -123,40 +126,48 @@ impl Store {
     /// the evidence stays.
     pub(super) async fn catch_up(&self, tenant: TenantId) -> Result<(), StoreError> {
         let chain = Chain::Work(tenant);
-        let Some(head) = self.read_head(chain).await? else {
-            tracing::error!(%chain, "where an audit chain ends is not on record: run `atelier audit verify`");
-            return Ok(());
-        };
+        for _ in 0..CATCH_UPS_MAX {
+            let Some(head) = self.read_head(chain).await? else {
+                tracing::error!(%chain, "where an audit chain ends is not on record: run `atelier audit verify`");
+                return Ok(());
+            };
+            let Some(end) = self.end_beyond(tenant, head).await? else {
+                tracing::error!(%chain, "an audit chain is broken: run `atelier audit verify`");
+                return Ok(());
+            };
+            // Whoever was faster has not moved it as far, maybe.
+            if end == head || self.move_head(chain, head, end).await? {
+                return Ok(());
+            }
+        }
+        Err(StoreError::Busy)
+    }
+
+    /// The last event with a hash, from the head on; none when the head is not there or what follows is not linked to it.
+    async fn end_beyond(&self, tenant: TenantId, head: Head) -> Result<Option<Head>, StoreError> {
         let database = self.tenant_database(tenant).await?;
-        let mut walker = Walker::beyond(&self.inner.chain_key, chain, head);
+        let mut walker = Walker::beyond(&self.inner.chain_key, Chain::Work(tenant), head);
         // From the head itself on, which must be there.
         let mut after = head.sequence.saturating_sub(1);
-        let mut is_there = head == Head::GENESIS;
+        let mut is_linked = head == Head::GENESIS;
+        let mut end = head;
         loop {
             let rows = database.fetch_all(WORK_PAGE, values![tenant, after, AUDIT_CHECK_ROWS]).await?;
             for row in &rows {
                 after = place_of(row)?;
-                let entry: Entry = entry_of(row)?;
+                let entry = entry_of(row)?;
                 if entry.sequence == head.sequence {
-                    is_there = entry.hash == Some(head.hash);
-                } else if is_there {
-                    is_there = walker.step(&entry).is_ok();
-                }
-                if !is_there {
-                    break;
+                    is_linked = entry.hash == Some(head.hash);
+                } else if !is_linked || walker.step(&entry).is_err() {
+                    return Ok(None);
+                } else if entry.hash.is_some() {
+                    end = walker.at();
                 }
             }
-            if !is_there || rows.len() < AUDIT_CHECK_ROWS {
-                break;
+            if rows.len() < AUDIT_CHECK_ROWS {
+                return Ok(is_linked.then_some(end));
             }
         }
-        if !is_there {
-            tracing::error!(%chain, "an audit chain is broken: run `atelier audit verify`");
-        } else if walker.at() != head {
-            // Whoever was faster has moved it as far.
-            self.move_head(chain, head, walker.at()).await?;
-        }
-        Ok(())
     }
 
     async fn move_head(&self, chain: Chain, from: Head, to: Head) -> Result<bool, StoreError> {
