@@ -62,14 +62,16 @@ fn stands_for(record: &KeyRecord, now: Timestamp) -> Result<Caller, Denied> {
     }
     match (record.role, record.tenant) {
         (Role::Operator, None) => Ok(Caller::of(Who::Operator { key: record.id, acting_for: None })),
-        (Role::Admin | Role::Member | Role::Service | Role::Reader, Some(tenant)) => Ok(Caller::of(Who::Tenant(Holder {
-            key: record.id,
-            tenant,
-            role: record.role,
-            scopes: record.scopes,
-            project: record.project,
-            owner: record.owner,
-        }))),
+        (Role::Admin | Role::Member | Role::Service | Role::Reader, Some(tenant)) => {
+            Ok(Caller::of(Who::Tenant(Holder {
+                key: record.id,
+                tenant,
+                role: record.role,
+                scopes: record.scopes,
+                project: record.project,
+                owner: record.owner,
+            })))
+        }
         (Role::Operator, Some(_)) | (Role::Admin | Role::Member | Role::Service | Role::Reader, None) => {
             Err(Denied::NotAuthenticated)
         }
@@ -106,9 +108,7 @@ impl Caller {
     /// [`Denied`] for everybody else.
     pub fn acting_for(&self, tenant: TenantId) -> Result<Self, Denied> {
         match self.0 {
-            Who::Operator { key, .. } => {
-                Ok(Self(Who::Operator { key, acting_for: Some(tenant) }, self.1.clone()))
-            }
+            Who::Operator { key, .. } => Ok(Self(Who::Operator { key, acting_for: Some(tenant) }, self.1.clone())),
             Who::Tenant(ref holder) if holder.tenant == tenant => Ok(self.clone()),
             Who::Anonymous | Who::Tenant(_) | Who::System(_) => Err(self.refuse(Action::ReadTenant)),
         }

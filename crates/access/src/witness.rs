@@ -81,8 +81,7 @@ mod tests {
         let key = KeyId::generate(Timestamp::from_seconds(1), [0; 10]);
         let holder = Holder { key, tenant, role: Role::Member, scopes: Scopes::ALL, project: None, owner: None };
         let member = Caller::of(Who::Tenant(holder)).watched_by(Arc::downgrade(&as_witness));
-        let operator =
-            Caller::of(Who::Operator { key, acting_for: None }).watched_by(Arc::downgrade(&as_witness));
+        let operator = Caller::of(Who::Operator { key, acting_for: None }).watched_by(Arc::downgrade(&as_witness));
         let acting = operator.acting_for(tenant).unwrap();
 
         member.grant(CompleteAs { tenant }).unwrap();

@@ -378,7 +378,10 @@ mod tests {
         check("", Ok((None, None)));
         check("effective_at%5Bgte%5D=10&effective_at[lt]=20", Ok((Some(10), Some(20))));
         check("effective_at[gt]=10&effective_at[lte]=20", Ok((Some(11), Some(21))));
-        check("effective_at[gt]=10&effective_at[gte]=15&effective_at[lte]=20&effective_at[lt]=18", Ok((Some(15), Some(18))));
+        check(
+            "effective_at[gt]=10&effective_at[gte]=15&effective_at[lte]=20&effective_at[lt]=18",
+            Ok((Some(15), Some(18))),
+        );
         check("effective_at[gt]=9223372036854775807", Ok((Some(i64::MAX / 1_000_000), None)));
         check("event_types[]=api_key.created&event_types[]=api_key.deleted", Ok((None, None)));
         check("event_types=nothing.happened", Err("event_types"));

@@ -158,8 +158,9 @@ fn auditing() -> Vec<Endpoint> {
     let list = get(audit::list_audit_logs);
     let list_all = get(audit::list_operator_audit_logs);
     vec![
-        listed(Endpoint::new("list_audit_logs", TenantAdmin, list, "/v1/organization/audit_logs"))
-            .about("What was done to the tenant, its keys, its code and its models, newest first, as OpenAI's API has it"),
+        listed(Endpoint::new("list_audit_logs", TenantAdmin, list, "/v1/organization/audit_logs")).about(
+            "What was done to the tenant, its keys, its code and its models, newest first, as OpenAI's API has it",
+        ),
         Endpoint::new(
             "verify_audit_logs",
             TenantAdmin,

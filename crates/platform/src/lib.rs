@@ -36,9 +36,9 @@ mod worker;
 pub use atelier_engine::{EngineOptions, FinishReason};
 pub use atelier_model::{Adapter, AdapterFiles, Model, Tier, WeightFormat};
 pub use atelier_store::{
-    Aliases, AuditPage, AuditQuery, AuditRecord, Break, BucketWidth, ChainReport, CreatedKey, DatabaseOptions, DatabaseUrls, EventType, KeyQuery, KeySummary, Progress, RunError,
-    RunEvent, RunRecord, RunState, SourceOrigin, SourceRecord, TenantRecord, UsageBucket, UsagePage, UsageQuery,
-    UsageResult, VersionRecord,
+    Aliases, AuditPage, AuditQuery, AuditRecord, Break, BucketWidth, ChainReport, CreatedKey, DatabaseOptions,
+    DatabaseUrls, EventType, KeyQuery, KeySummary, Progress, RunError, RunEvent, RunRecord, RunState, SourceOrigin,
+    SourceRecord, TenantRecord, UsageBucket, UsagePage, UsageQuery, UsageResult, VersionRecord,
 };
 pub use atelier_trainer::{EvalCard, Interval, ItemLoss, SourceFile, mean_loss, paired_ci95};
 

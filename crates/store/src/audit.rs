@@ -111,7 +111,8 @@ impl Store {
         event: Event<R>,
     ) -> Result<Recorded, StoreError> {
         const LAST: &str = "SELECT sequence, hash FROM audit WHERE tenant_id = $1 ORDER BY sequence DESC LIMIT 1";
-        const INSERT: &str = "INSERT INTO audit (tenant_id, sequence, at, actor, action, subject, detail, id, actor_key,
+        const INSERT: &str =
+            "INSERT INTO audit (tenant_id, sequence, at, actor, action, subject, detail, id, actor_key,
             actor_owner, project_id, hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
         let tenant = grant.tenant();
         let (chain, key) = (Chain::Work(tenant), &self.inner.chain_key);
@@ -209,7 +210,8 @@ pub(crate) async fn append<K>(
     actor: Actor,
     event: Event<K>,
 ) -> Result<Recorded, StoreError> {
-    const INSERT: &str = "INSERT INTO operator_audit (tenant_id, chain_sequence, at, actor, action, subject, detail, id,
+    const INSERT: &str =
+        "INSERT INTO operator_audit (tenant_id, chain_sequence, at, actor, action, subject, detail, id,
         actor_key, actor_owner, project_id, hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
     let head = heads::read_inside(transaction, chain).await?;
     let from = if head == Head::GENESIS { heads::link_unhashed(transaction, key, chain).await? } else { head };

@@ -275,8 +275,7 @@ impl Store {
         if transaction.execute(SQL, values![grant.tenant(), key, self.now()]).await? == 0 {
             return Err(NOT_FOUND);
         }
-        let recorded =
-            self.record_administration(&mut transaction, grant, REVOKE_KEY.of(key, json!({}))).await?;
+        let recorded = self.record_administration(&mut transaction, grant, REVOKE_KEY.of(key, json!({}))).await?;
         announce(&mut transaction).await?;
         self.commit(transaction, recorded).await?;
         self.inner.keys.forget_all();

@@ -4,8 +4,8 @@
 //! At each moment one of the two places is the tenant's and the other is named as left over. Wherever a move is cut
 //! short, by a fault or a kill, the left over place is removed by the next start, or by the next move.
 
-use atelier_access::right::ManageTenant;
 use atelier_access::Granted;
+use atelier_access::right::ManageTenant;
 use atelier_domain::{Separation, TenantId};
 use serde_json::json;
 

@@ -204,8 +204,7 @@ impl Store {
         transaction.execute(REVOKE, values![tenant, now]).await?;
         announce(&mut transaction).await?;
         transaction.execute("DELETE FROM job_hints WHERE tenant_id = $1", values![tenant]).await?;
-        let recorded =
-            self.record_administration(&mut transaction, grant, DELETE_TENANT.of(tenant, json!({}))).await?;
+        let recorded = self.record_administration(&mut transaction, grant, DELETE_TENANT.of(tenant, json!({}))).await?;
         self.commit(transaction, recorded).await?;
         self.inner.keys.forget_all();
         self.erase_files(tenant).await

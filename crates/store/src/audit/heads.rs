@@ -67,7 +67,8 @@ pub(super) async fn replace(
     from: Head,
     to: Head,
 ) -> Result<bool, StoreError> {
-    const SQL: &str = "UPDATE audit_heads SET sequence = $4, hash = $5 WHERE chain = $1 AND sequence = $2 AND hash = $3";
+    const SQL: &str =
+        "UPDATE audit_heads SET sequence = $4, hash = $5 WHERE chain = $1 AND sequence = $2 AND hash = $3";
     let moved = values![chain.to_string(), from.sequence, from.hash, to.sequence, to.hash];
     Ok(transaction.execute(SQL, moved).await? == 1)
 }

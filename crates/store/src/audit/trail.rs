@@ -106,11 +106,7 @@ macro_rules! statements {
     ($kind:expr, $number:literal, $from:literal) => {
         Table {
             kind: $kind,
-            older: question!(
-                $number,
-                $from,
-                "< ($8, $9, $10) ORDER BY at DESC, place DESC, id DESC LIMIT $11"
-            ),
+            older: question!($number, $from, "< ($8, $9, $10) ORDER BY at DESC, place DESC, id DESC LIMIT $11"),
             newer: question!($number, $from, "> ($8, $9, $10) ORDER BY at, place, id LIMIT $11"),
             cursor: concat!("SELECT at, sequence AS place, id FROM ", $from, " AND id = $2"),
         }
@@ -126,14 +122,10 @@ struct Table {
 }
 
 const WORK: Table = statements!(Some(ChainKind::Work), "sequence", "audit WHERE tenant_id = $1");
-const ADMINISTRATION: Table = statements!(
-    Some(ChainKind::Administration),
-    "COALESCE(chain_sequence, 0)",
-    "operator_audit WHERE tenant_id = $1"
-);
+const ADMINISTRATION: Table =
+    statements!(Some(ChainKind::Administration), "COALESCE(chain_sequence, 0)", "operator_audit WHERE tenant_id = $1");
 /// All of the control database: for the installation's operator.
-const INSTALLATION: Table =
-    statements!(None, "COALESCE(chain_sequence, 0)", "operator_audit WHERE $1 = 'all'");
+const INSTALLATION: Table = statements!(None, "COALESCE(chain_sequence, 0)", "operator_audit WHERE $1 = 'all'");
 
 /// Where an event stands in the trail as it is read: by time, and among those of one moment by place and id.
 type Place = (i64, i64, String);

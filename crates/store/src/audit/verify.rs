@@ -36,7 +36,7 @@ impl Store {
     /// What the database says.
     pub async fn verify_audit(&self, grant: &Granted<ReadAudit>) -> Result<Vec<ChainReport>, StoreError> {
         let tenant = grant.tenant();
-        Ok(vec![self.check(Chain::Administration(tenant)).await?, self.check(Chain::Work(tenant)).await?])
+        Ok(vec![self.check_chain(Chain::Administration(tenant)).await?, self.check_chain(Chain::Work(tenant)).await?])
     }
 
     /// Checks every chain there is. Of a deleted tenant what was done to it is kept.
@@ -48,10 +48,10 @@ impl Store {
         _grant: &Granted<ReadOperatorAudit>,
     ) -> Result<Vec<ChainReport>, StoreError> {
         const TENANTS: &str = "SELECT id, deleted_at FROM tenants ORDER BY id";
-        let mut reports = vec![self.check(Chain::Operator).await?];
+        let mut reports = vec![self.check_chain(Chain::Operator).await?];
         for row in self.control().fetch_all(TENANTS, values![]).await? {
             let tenant: TenantId = row.parsed("id")?;
-            reports.push(self.check(Chain::Administration(tenant)).await?);
+            reports.push(self.check_chain(Chain::Administration(tenant)).await?);
             if row.optional_time("deleted_at")?.is_none() {
                 reports.push(self.check_elsewhere(tenant).await);
             }
@@ -61,7 +61,7 @@ impl Store {
 
     async fn check_elsewhere(&self, tenant: TenantId) -> ChainReport {
         let chain = Chain::Work(tenant);
-        match self.check(chain).await {
+        match self.check_chain(chain).await {
             Ok(report) => report,
             Err(error) => {
                 tracing::error!(%chain, error = &error as &dyn std::error::Error, "an audit chain cannot be read");
@@ -72,7 +72,7 @@ impl Store {
         }
     }
 
-    async fn check(&self, chain: Chain) -> Result<ChainReport, StoreError> {
+    async fn check_chain(&self, chain: Chain) -> Result<ChainReport, StoreError> {
         // The head first: what is written meanwhile lies beyond it.
         let head = self.read_head(chain).await?;
         let mut walker = Walker::whole(&self.inner.chain_key, chain, head.unwrap_or(Head::GENESIS));

@@ -9,7 +9,8 @@ use atelier_access::right::{
 use atelier_access::{Caller, Denied};
 use atelier_domain::{Plan, Role};
 use atelier_store::{
-    AuditQuery, AuditRecord, Break, ChainKind, ChainReport, EventType, Fault, NewSource, SourceOrigin, Store, StoreError,
+    AuditQuery, AuditRecord, Break, ChainKind, ChainReport, EventType, Fault, NewSource, SourceOrigin, Store,
+    StoreError,
 };
 use bytes::Bytes;
 
@@ -57,7 +58,9 @@ impl Table<'_> {
             (Table::Control, Backend::Sqlite) => ("operator_audit".to_owned(), "chain_sequence"),
             (Table::Control, _) => ("atelier.operator_audit".to_owned(), "chain_sequence"),
             (Table::Work(_), Backend::Sqlite) => ("audit".to_owned(), "sequence"),
-            (Table::Work(tenant), Backend::PostgresSchema(_)) => (format!("tenant_{}.audit", tenant.id().hex()), "sequence"),
+            (Table::Work(tenant), Backend::PostgresSchema(_)) => {
+                (format!("tenant_{}.audit", tenant.id().hex()), "sequence")
+            }
             (Table::Work(_), _) => ("atelier_tenants.audit".to_owned(), "sequence"),
         }
     }
@@ -111,7 +114,11 @@ const CHANGES: &[(&str, u64, Fault)] = &[
     ("UPDATE {audit} SET detail = '{\"bytes\":0}' WHERE {whose} AND {n} = 4", 4, Fault::Altered),
     ("UPDATE {audit} SET actor_owner = 'user-1' WHERE {whose} AND {n} = 5", 5, Fault::Altered),
     ("UPDATE {audit} SET actor_key = NULL WHERE {whose} AND {n} = 1", 1, Fault::Altered),
-    ("UPDATE {audit} SET id = 'audit_log-00000000000000000000000000000000' WHERE {whose} AND {n} = 6", 6, Fault::Altered),
+    (
+        "UPDATE {audit} SET id = 'audit_log-00000000000000000000000000000000' WHERE {whose} AND {n} = 6",
+        6,
+        Fault::Altered,
+    ),
     ("UPDATE {audit} SET hash = NULL WHERE {whose} AND {n} = 1", 2, Fault::Altered),
     ("UPDATE {audit} SET hash = NULL WHERE {whose} AND {n} = 6", 6, Fault::Unhashed),
     ("UPDATE {audit} SET hash = NULL, subject = 'another' WHERE {whose} AND {n} <= 6", 6, Fault::Replaced),
@@ -123,7 +130,11 @@ const CHANGES: &[(&str, u64, Fault)] = &[
     ),
     ("DELETE FROM {audit} WHERE {whose} AND {n} = 1", 1, Fault::Missing),
     ("DELETE FROM {audit} WHERE {whose} AND {n} = 3", 3, Fault::Missing),
-    ("DELETE FROM {audit} WHERE {whose} AND {n} = 3; UPDATE {audit} SET {n} = {n} - 1 WHERE {whose} AND {n} > 3", 3, Fault::Altered),
+    (
+        "DELETE FROM {audit} WHERE {whose} AND {n} = 3; UPDATE {audit} SET {n} = {n} - 1 WHERE {whose} AND {n} > 3",
+        3,
+        Fault::Altered,
+    ),
     ("DELETE FROM {audit} WHERE {whose} AND {n} = 6", 6, Fault::Cut),
     ("DELETE FROM {audit} WHERE {whose}", 6, Fault::Cut),
     (
@@ -148,10 +159,10 @@ async fn check_changes(world: &World, tenant: &Tenant, table: &Table<'_>, kind: 
     // Other chains of the same table stay what they are.
     let whose = format!("tenant_id = '{}'", tenant.id());
     table.tamper(world, &format!("CREATE TABLE {{audit}}_kept AS SELECT * FROM {{audit}} WHERE {whose}")).await;
-    let overriding = if is_control && !matches!(world.backend, Backend::Sqlite) { "OVERRIDING SYSTEM VALUE" } else { "" };
-    let undo = format!(
-        "DELETE FROM {{audit}} WHERE {whose}; INSERT INTO {{audit}} {overriding} SELECT * FROM {{audit}}_kept"
-    );
+    let overriding =
+        if is_control && !matches!(world.backend, Backend::Sqlite) { "OVERRIDING SYSTEM VALUE" } else { "" };
+    let undo =
+        format!("DELETE FROM {{audit}} WHERE {whose}; INSERT INTO {{audit}} {overriding} SELECT * FROM {{audit}}_kept");
     for (change, sequence, fault) in CHANGES {
         let change = change.replace("{whose}", &whose);
         table.tamper(world, &change).await;
@@ -302,7 +313,7 @@ on_each_database! {
         let moved = work(&world, &acme).await.pop().unwrap();
         assert_eq!((moved.action.as_str(), moved.actor.text), ("move_alias", expected));
         // The tenant's own people are on record by what they change only.
-        acme.may(ReadSources { tenant: acme.id() });
+        drop(acme.may(ReadSources { tenant: acme.id() }));
         assert_eq!(noted(&world, &acme, "access.operator", 1).await.len(), 1);
         assert_eq!(broken(&world.store, &acme).await, None);
     }
@@ -431,7 +442,10 @@ async fn two_servers_on_one_database_keep_one_chain() {
             tokio::spawn(async move {
                 let grant = acme.may(ManageKeys { tenant: acme.id() });
                 store.create_key(&grant, new_key(&grant, Role::Member)).await.unwrap();
-                store.record_export(&acme.may(ReadSources { tenant: acme.id() }), atelier_domain::VersionNumber::FIRST).await.unwrap();
+                store
+                    .record_export(&acme.may(ReadSources { tenant: acme.id() }), atelier_domain::VersionNumber::FIRST)
+                    .await
+                    .unwrap();
             })
         })
         .collect();
@@ -440,7 +454,10 @@ async fn two_servers_on_one_database_keep_one_chain() {
     }
     for store in [&world.store, &second] {
         let found = reports(store, &acme).await;
-        assert_eq!(found.iter().map(|report| (report.events, report.broken)).collect::<Vec<_>>(), [(21, None), (20, None)]);
+        assert_eq!(
+            found.iter().map(|report| (report.events, report.broken)).collect::<Vec<_>>(),
+            [(21, None), (20, None)]
+        );
     }
 }
 

@@ -71,7 +71,9 @@ async fn request(world: &World, tenant: &Tenant, mut dice: Dice) {
         2 => drop(store.sources(&tenant.may(ReadSources { tenant: id })).await),
         3 => drop(store.runs(&tenant.may(ReadRuns { tenant: id }), RunPage { limit: 9, after: None }).await),
         4 => drop(store.versions(&tenant.may(ReadVersions { tenant: id })).await),
-        5 => drop(store.audit(&tenant.may(ReadAudit { tenant: id }), &AuditQuery { limit: 9, ..AuditQuery::default() }).await),
+        5 => drop(
+            store.audit(&tenant.may(ReadAudit { tenant: id }), &AuditQuery { limit: 9, ..AuditQuery::default() }).await,
+        ),
         6 => drop(store.usage(&tenant.may(ReadUsage { tenant: id }), &query(START)).await),
         7 => drop(store.keys(&tenant.may(ManageKeys { tenant: id }), atelier_store::KeyQuery::default()).await),
         8 => drop(store.record_export(&tenant.may(ReadSources { tenant: id }), VersionNumber::FIRST).await),

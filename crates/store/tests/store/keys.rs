@@ -5,7 +5,7 @@ use std::time::Duration;
 use atelier_access::right::{ManageKeys, ReadOperatorAudit};
 use atelier_access::{ApiKey, Denied, KeyKind};
 use atelier_domain::{KeyId, Plan, Role, Scope, Scopes};
-use atelier_store::{KeyChange, KeyQuery, KeySummary, NewKey, StoreError};
+use atelier_store::{AuditQuery, KeyChange, KeyQuery, KeySummary, NewKey, StoreError};
 
 use crate::world::{Backend, START, World, assert_error, new_key, on_each_database, open_store};
 

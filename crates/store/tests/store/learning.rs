@@ -1,8 +1,6 @@
 //! Sources, runs and versions: the learning line without its workers' troubles.
 
-use atelier_access::right::{
-    CancelRun, MoveAlias, ReadAudit, ReadRuns, ReadSources, ReadVersions, StartRun, WriteSources,
-};
+use atelier_access::right::{CancelRun, MoveAlias, ReadRuns, ReadSources, ReadVersions, StartRun, WriteSources};
 use atelier_domain::limits::{RUNS_OPEN_PER_TENANT_MAX, SOURCE_NAME_BYTES_MAX};
 use atelier_domain::{Digest, Plan, SourceId, VersionNumber};
 use atelier_store::{Aliases, NewRun, NewSource, Progress, RunEnd, RunPage, RunState, SourceOrigin, StoreError};

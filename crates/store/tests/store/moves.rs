@@ -19,8 +19,10 @@ async fn everything(store: &Store, tenant: &Tenant) -> String {
     let sources = store.sources(&tenant.may(ReadSources { tenant: id })).await.unwrap();
     let versions = tenant.may(atelier_access::right::ReadVersions { tenant: id });
     let (versions, aliases) = (store.versions(&versions).await.unwrap(), store.aliases(&versions).await.unwrap());
-    let mut audit =
-        store.audit(&tenant.may(ReadAudit { tenant: id }), &AuditQuery { limit: 100, ..AuditQuery::default() }).await.unwrap();
+    let mut audit = store
+        .audit(&tenant.may(ReadAudit { tenant: id }), &AuditQuery { limit: 100, ..AuditQuery::default() })
+        .await
+        .unwrap();
     // Moving is done to the tenant, and is on record as that.
     audit.records.retain(|record| record.chain == ChainKind::Work);
     assert_eq!(crate::audit::broken(store, tenant).await, None, "wherever a tenant is, its trail is what was written");
@@ -139,7 +141,8 @@ async fn a_move_that_was_cut_short_is_cleared_away() {
             }
         } else {
             let identity = format!("INSERT INTO atelier_tenants.tenant_identity VALUES ('{}', 1)", acme.id());
-            let audit = format!("INSERT INTO atelier_tenants.audit VALUES ('{}', 1, 1, 'a', 'b', 'c', 'd', 'e')", acme.id());
+            let audit =
+                format!("INSERT INTO atelier_tenants.audit VALUES ('{}', 1, 1, 'a', 'b', 'c', 'd', 'e')", acme.id());
             database.sql(&identity);
             database.sql(&audit);
         }
