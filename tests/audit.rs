@@ -82,7 +82,7 @@ fn a_tenant_reads_what_was_done_and_by_whom() {
     }
 
     // Filters and pages.
-    assert_eq!(types(&events(&acme, "?event_types[]=source.created&event_types=source.deleted")), of_work);
+    assert_eq!(types(&events(&acme, "?event_types[]=source.created&event_types[]=source.deleted")), of_work);
     let actor = created["actor"]["api_key"]["id"].as_str().unwrap();
     assert_eq!(types(&events(&acme, &format!("?actor_ids[]={actor}&event_types[]=source.deleted"))), [] as [&str; 0]);
     assert_eq!(types(&events(&acme, &format!("?resource_ids[]={source}"))), of_work);

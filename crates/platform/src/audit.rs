@@ -23,6 +23,7 @@ impl Platform {
     /// When the caller may not.
     pub async fn verify_audit(&self, caller: &Caller) -> Result<Vec<ChainReport>, PlatformError> {
         let grant = caller.grant(right::ReadAudit { tenant: tenant_of(caller)? })?;
+        let _turn = self.audit_checks().acquire().await.map_err(|_| PlatformError::closing())?;
         Ok(self.store().verify_audit(&grant).await?)
     }
 
@@ -39,6 +40,8 @@ impl Platform {
     /// # Errors
     /// When the caller may not.
     pub async fn verify_operator_audit(&self, caller: &Caller) -> Result<Vec<ChainReport>, PlatformError> {
-        Ok(self.store().verify_operator_audit(&caller.grant(right::ReadOperatorAudit)?).await?)
+        let grant = caller.grant(right::ReadOperatorAudit)?;
+        let _turn = self.audit_checks().acquire().await.map_err(|_| PlatformError::closing())?;
+        Ok(self.store().verify_operator_audit(&grant).await?)
     }
 }

@@ -3,13 +3,14 @@
 //! was or of the tenant that was looked at.
 //!
 //! Whoever asks again and again is noted once a minute for each action, with how often it was; how many rows that makes
-//! is bounded, whatever is sent. Notes that wait when the process dies are lost.
+//! is bounded, whatever is sent, and one tenant's many keys do not use up the room of others. Notes that wait when the
+//! process dies are lost.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use atelier_access::{Action, Caller, Witness};
-use atelier_domain::limits::{AUDIT_NOTE_INTERVAL, AUDIT_NOTES_MAX, AUDIT_NOTES_QUEUE_MAX};
+use atelier_domain::limits::{AUDIT_NOTE_INTERVAL, AUDIT_NOTES_MAX, AUDIT_NOTES_PER_TENANT_MAX, AUDIT_NOTES_QUEUE_MAX};
 use atelier_domain::{Clock, KeyId, TenantId, Timestamp};
 use parking_lot::Mutex;
 use serde_json::json;
@@ -99,13 +100,27 @@ impl Observer {
         let (at, actor) = (self.clock.now(), Actor::of(caller));
         let occasion = Occasion { what, key: caller.key(), tenant: caller.tenant(), action };
         let Some(times) = self.times(occasion, &actor, at) else { return };
-        let note = Note { at, occasion, actor, times };
-        if self.queue.try_send(Entry::Note(note)).is_err() {
-            tracing::warn!(action = action.as_str(), "a note for the audit trail found no room");
+        self.send(Note { at, occasion, actor, times });
+    }
+
+    /// Makes room, and writes down what was only counted.
+    fn forget_old(&self, noted: &mut HashMap<Occasion, Noted>, at: Timestamp) {
+        let is_old = |known: &Noted| at.since(known.written_at) >= AUDIT_NOTE_INTERVAL;
+        for (occasion, Noted { since, actor, .. }) in noted.extract_if(|_, known| is_old(known)) {
+            if since > 0 {
+                self.send(Note { at, occasion, actor, times: since });
+            }
         }
     }
 
-    /// How many times to write down now; none while it is only counted.
+    fn send(&self, note: Note) {
+        let action = note.occasion.action.as_str();
+        if self.queue.try_send(Entry::Note(note)).is_err() {
+            tracing::warn!(action, "a note for the audit trail found no room");
+        }
+    }
+
+    /// How many times to write down now; none while it is only counted, or while there are too many of them.
     fn times(&self, occasion: Occasion, actor: &Actor, at: Timestamp) -> Option<u64> {
         let mut noted = self.noted.lock();
         if let Some(known) = noted.get_mut(&occasion) {
@@ -116,11 +131,15 @@ impl Observer {
             known.written_at = at;
             return Some(std::mem::take(&mut known.since));
         }
-        if noted.len() >= AUDIT_NOTES_MAX {
-            noted.retain(|_, known| at.since(known.written_at) < AUDIT_NOTE_INTERVAL);
+        let of_tenant =
+            |noted: &HashMap<Occasion, Noted>| noted.keys().filter(|known| known.tenant == occasion.tenant).count();
+        let is_full = |noted: &HashMap<Occasion, Noted>| {
+            noted.len() >= AUDIT_NOTES_MAX || of_tenant(noted) >= AUDIT_NOTES_PER_TENANT_MAX
+        };
+        if is_full(&noted) {
+            self.forget_old(&mut noted, at);
         }
-        if noted.len() >= AUDIT_NOTES_MAX {
-            tracing::warn!("more kinds of refusals come than are noted in the audit trail");
+        if is_full(&noted) {
             return None;
         }
         noted.insert(occasion, Noted { written_at: at, since: 0, actor: actor.clone() });

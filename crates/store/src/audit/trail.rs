@@ -56,7 +56,7 @@ pub struct AuditRecord {
 pub struct AuditQuery {
     /// Those older than this one.
     pub after: Option<AuditEventId>,
-    /// Those newer than this one, the nearest of them.
+    /// Those newer than this one; the nearest of them, unless `after` says from where on.
     pub before: Option<AuditEventId>,
     /// From here on.
     pub from: Option<Timestamp>,
@@ -96,8 +96,9 @@ macro_rules! question {
             " AND at >= $2 AND at < $3 AND ($4 = '' OR $4 LIKE '%,' || action || ',%')
             AND ($5 = '' OR $5 LIKE '%,' || actor_key || ',%' OR $5 LIKE '%,' || actor_owner || ',%')
             AND ($6 = '' OR $6 LIKE '%,' || project_id || ',%') AND ($7 = '' OR $7 LIKE '%,' || subject || ',%')
-            AND (at, sequence, id) ",
-            $order
+            AND (at, sequence, id) > ($8, $9, $10) AND (at, sequence, id) < ($11, $12, $13) ORDER BY ",
+            $order,
+            " LIMIT $14"
         )
     };
 }
@@ -106,8 +107,8 @@ macro_rules! statements {
     ($kind:expr, $number:literal, $from:literal) => {
         Table {
             kind: $kind,
-            older: question!($number, $from, "< ($8, $9, $10) ORDER BY at DESC, place DESC, id DESC LIMIT $11"),
-            newer: question!($number, $from, "> ($8, $9, $10) ORDER BY at, place, id LIMIT $11"),
+            older: question!($number, $from, "at DESC, place DESC, id DESC"),
+            newer: question!($number, $from, "at, place, id"),
             cursor: concat!("SELECT at, sequence AS place, id FROM ", $from, " AND id = $2"),
         }
     };
@@ -157,15 +158,20 @@ impl Store {
 
 async fn read(whose: &str, tables: &[(&Database, Table)], query: &AuditQuery) -> Result<AuditPage, StoreError> {
     let limit = query.limit.clamp(1, AUDIT_PAGE_ROWS_MAX);
-    let goes_back = query.before.is_none();
-    let cursor = match query.after.or(query.before) {
+    // Towards the past, unless all that is said is where to come from there.
+    let goes_back = query.after.is_some() || query.before.is_none();
+    let newest = match query.after {
         Some(event) => place_in(whose, tables, event).await?,
         None => (i64::MAX, i64::MAX, String::new()),
+    };
+    let oldest = match query.before {
+        Some(event) => place_in(whose, tables, event).await?,
+        None => (i64::MIN, i64::MIN, String::new()),
     };
     let mut found: Vec<(Place, AuditRecord)> = Vec::new();
     for (database, table) in tables {
         let statement = if goes_back { table.older } else { table.newer };
-        for row in database.fetch_all(statement, asked(whose, query, &cursor, limit + 1)).await? {
+        for row in database.fetch_all(statement, asked(whose, query, [&oldest, &newest], limit + 1)).await? {
             found.push((reading_place_of(&row)?, record_of(&row, table.kind)?));
         }
     }
@@ -188,7 +194,7 @@ async fn place_in(whose: &str, tables: &[(&Database, Table)], event: AuditEventI
     Err(StoreError::NotFound { what: "event" })
 }
 
-fn asked(whose: &str, query: &AuditQuery, cursor: &Place, rows: usize) -> Vec<Value> {
+fn asked(whose: &str, query: &AuditQuery, [oldest, newest]: [&Place; 2], rows: usize) -> Vec<Value> {
     let list = |values: Vec<String>| {
         if values.is_empty() { String::new() } else { format!(",{},", values.join(",")) }
     };
@@ -202,9 +208,12 @@ fn asked(whose: &str, query: &AuditQuery, cursor: &Place, rows: usize) -> Vec<Va
         list(query.actors.clone()),
         list(projects),
         list(query.subjects.clone()),
-        cursor.0,
-        cursor.1,
-        cursor.2.as_str(),
+        oldest.0,
+        oldest.1,
+        oldest.2.as_str(),
+        newest.0,
+        newest.1,
+        newest.2.as_str(),
         rows
     ]
 }

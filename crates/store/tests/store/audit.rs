@@ -7,6 +7,7 @@ use atelier_access::right::{
     CreateTenant, ManageKeys, ManageTenant, MoveAlias, ReadAudit, ReadOperatorAudit, ReadSources, WriteSources,
 };
 use atelier_access::{Caller, Denied};
+use atelier_domain::limits::AUDIT_NOTES_PER_TENANT_MAX;
 use atelier_domain::{Plan, Role};
 use atelier_store::{
     AuditQuery, AuditRecord, Break, ChainKind, ChainReport, EventType, Fault, NewSource, SourceOrigin, Store,
@@ -353,6 +354,25 @@ on_each_database! {
         assert_eq!(broken(&world.store, &acme).await, None);
     }
 
+    async fn one_tenants_flood_of_refusals_is_bounded_and_hides_no_others(world: World) {
+        let (acme, evil) = (world.tenant("acme", Plan::Tuned).await, world.tenant("evil", Plan::Tuned).await);
+        for _ in 0..AUDIT_NOTES_PER_TENANT_MAX + 10 {
+            let member = world.member(&evil).await;
+            assert!(member.grant(ManageKeys { tenant: acme.id() }).is_err());
+        }
+        noted(&world, &evil, "access.refused", AUDIT_NOTES_PER_TENANT_MAX).await;
+        let member = world.member(&acme).await;
+        assert!(member.grant(ManageKeys { tenant: acme.id() }).is_err());
+        assert_eq!(noted(&world, &acme, "access.refused", 1).await.len(), 1);
+        let flood = noted(&world, &evil, "access.refused", AUDIT_NOTES_PER_TENANT_MAX).await;
+        assert_eq!(flood.len(), AUDIT_NOTES_PER_TENANT_MAX);
+        // A minute later there is room again.
+        world.advance(61);
+        let member = world.member(&evil).await;
+        assert!(member.grant(ManageKeys { tenant: acme.id() }).is_err());
+        noted(&world, &evil, "access.refused", AUDIT_NOTES_PER_TENANT_MAX + 1).await;
+    }
+
     async fn a_trail_is_paged_and_filtered(world: World) {
         let acme = world.tenant("acme", Plan::Tuned).await;
         world.advance(10);
@@ -379,6 +399,10 @@ on_each_database! {
         let newer = AuditQuery { before: Some(all[3].id), limit: 2, ..AuditQuery::default() };
         let newer = world.store.audit(&grant, &newer).await.unwrap();
         assert_eq!((newer.records.as_slice(), newer.has_more), (&all[1..3], true), "the nearest, newest first");
+
+        let between = AuditQuery { after: Some(all[0].id), before: Some(all[4].id), limit: 2, ..AuditQuery::default() };
+        let between = world.store.audit(&grant, &between).await.unwrap();
+        assert_eq!((between.records.as_slice(), between.has_more), (&all[1..3], true));
 
         let kinds = |query| {
             let (store, acme) = (&world.store, &acme);
