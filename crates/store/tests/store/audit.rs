@@ -1,5 +1,6 @@
 //! The audit trail: every change to it is found, it survives crashes and moves, and what it says is true.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -102,6 +103,15 @@ async fn in_file(world: &World, file: &str, statements: &str) {
     for trigger in &triggers {
         connection.execute(AssertSqlSafe(trigger.get::<String, _>("sql"))).await.unwrap();
     }
+    connection.close().await.unwrap();
+}
+
+/// Runs statements on a file of a store that is closed.
+async fn run_in_file(world: &World, file: &str, statements: &str) {
+    use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
+    let path = world.folder.path().join("data").join(file);
+    let mut connection = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(statements.to_owned())).execute(&mut connection).await.unwrap();
     connection.close().await.unwrap();
 }
 
@@ -300,6 +310,32 @@ on_each_database! {
         assert_eq!((kind, found.sequence, found.fault), (ChainKind::Administration, 3, Fault::Altered));
     }
 
+    async fn a_trail_of_the_version_before_is_taken_over(world: World) {
+        let acme = world.tenant("acme", Plan::Tuned).await;
+        world.learn(&acme, 1).await;
+        world.key(&acme, Role::Member).await;
+        let told = |records: Vec<AuditRecord>| {
+            let mut told: Vec<_> = records.into_iter().map(|record| (record.at, record.action, record.subject)).collect();
+            told.sort();
+            told
+        };
+        let before = told(trail(&world.store, &acme, AuditQuery::default()).await);
+        world.store.close().await;
+        undo_chains(&world, &acme).await;
+        let world = world.reopen().await;
+        let after = trail(&world.store, &acme, AuditQuery::default()).await;
+        let ids: BTreeSet<_> = after.iter().map(|record| record.id.to_string()).collect();
+        assert_eq!((ids.len(), after.len()), (5, 5), "each has an id of its own: {after:#?}");
+        assert!(after.iter().all(|record| record.hash.is_none()));
+        assert_eq!(told(after), before);
+        world.key(&acme, Role::Member).await;
+        world.source(&acme).await;
+        let found = reports(&world.store, &acme).await;
+        assert_eq!(found.iter().map(|report| (report.events, report.broken)).collect::<Vec<_>>(), [(3, None), (4, None)]);
+        Table::Work(&acme).tamper(&world, "DELETE FROM {audit} WHERE {n} = 1").await;
+        assert!(broken(&world.store, &acme).await.is_some());
+    }
+
     async fn an_operator_in_a_tenants_place_is_on_record_as_such(world: World) {
         let acme = world.tenant("acme", Plan::Tuned).await;
         world.learn(&acme, 1).await;
@@ -438,6 +474,42 @@ on_each_database! {
         assert_eq!(of_acme, [ChainKind::Administration]);
         assert_error!(world.store.verify_audit(&acme.may(ReadAudit { tenant: acme.id() })).await, StoreError::NotFound { .. });
     }
+}
+
+/// Takes back the schema's step that made chains, as if it had never been applied.
+async fn undo_chains(world: &World, tenant: &Tenant) {
+    let hex = tenant.id().hex();
+    if matches!(world.backend, Backend::Sqlite) {
+        run_in_file(world, "control.db", &undoing("", "operator_audit", true)).await;
+        return run_in_file(world, &format!("tenants/{hex}.db"), &undoing("", "audit", true)).await;
+    }
+    let database = world.backend.test_database();
+    database.sql(&undoing("atelier.", "operator_audit", false));
+    database.sql(&undoing("atelier_tenants.", "audit", false));
+    match &world.backend {
+        Backend::PostgresSchema(_) => drop(database.sql(&undoing(&format!("tenant_{hex}."), "audit", false))),
+        Backend::PostgresDatabase(_) => {
+            let own = std::mem::ManuallyDrop::new(TestDatabase::named(format!("atelier_{hex}")));
+            own.sql(&undoing("atelier_tenants.", "audit", false));
+        }
+        _ => {}
+    }
+}
+
+fn undoing(schema: &str, table: &str, has_triggers: bool) -> String {
+    let is_control = table == "operator_audit";
+    let mut statements = Vec::new();
+    if has_triggers {
+        statements.extend(["changes", "vanishes"].map(|never| format!("DROP TRIGGER {table}_never_{never}")));
+    }
+    let indexes: &[&str] = if is_control { &["ids", "chains", "in_order", "by_time"] } else { &["ids", "by_time"] };
+    statements.extend(indexes.iter().map(|index| format!("DROP INDEX {schema}{table}_{index}")));
+    let columns = ["id", "actor_key", "actor_owner", "project_id", "hash"].into_iter();
+    let columns = columns.chain(is_control.then_some("chain_sequence"));
+    statements.extend(columns.map(|column| format!("ALTER TABLE {schema}{table} DROP COLUMN {column}")));
+    statements.extend(is_control.then(|| format!("DROP TABLE {schema}audit_heads")));
+    statements.push(format!("DELETE FROM {schema}schema_history WHERE version = 22"));
+    statements.join("; ")
 }
 
 /// The tenant's events of this type, newest first, once there are so many.
