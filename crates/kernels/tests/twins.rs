@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use atelier_kernels as kernels;
-use atelier_kernels::{AdamW, AttentionRow, Compute, Mat, MatMut, PagedCache, RopeTable, Tier, naive};
+use atelier_kernels::{AdamW, AttentionRow, Compute, LoraProduct, Mat, MatMut, PagedCache, RopeTable, Tier, naive};
 
 /// Against f64: a few roundings of f32, each 6e-8, of sums of up to a few hundred terms of size one.
 const ERROR: f32 = 1e-5;
@@ -253,26 +253,57 @@ fn rows_of_small_products_do_not_depend_on_each_other() {
 
 #[test]
 fn lora() {
+    // Rows of each group, and the ranks of its adapters: one large group, many small ones, two adapters on a row, rows
+    // that no adapter is for.
+    let cases: [&[(std::ops::Range<usize>, &[usize])]; 5] = [
+        &[(0..1, &[1])],
+        &[(0..3, &[4, 2]), (5..6, &[16])],
+        &[(0..1, &[16]), (1..2, &[8, 16]), (2..3, &[3]), (3..4, &[16]), (4..70, &[16, 4]), (71..72, &[9])],
+        &[(1..70, &[9])],
+        &[],
+    ];
     for_each_compute(|compute| {
-        for (rows, n_in, n_out, rank) in
-            [(1, 1, 1, 1), (3, 33, 17, 4), (16, 320, 896, 16), (70, 129, 65, 9), (1, 320, 320, 8)]
-        {
-            let (x, a, b_t) = (numbers(rows * n_in, 1), numbers(rank * n_in, 2), numbers(rank * n_out, 3));
-            let start = numbers(rows * n_out, 4);
-            let (mut y, mut expected) = (start.clone(), start.clone());
-            let (mut h, mut expected_h) = (vec![f32::NAN; rows * rank], vec![0.0; rows * rank]);
-            kernels::lora_add(compute, &mut y, &mut h, &x, &a, &b_t, 0.5, rows, n_in, n_out, rank);
-            naive::lora_add(&mut expected, &mut expected_h, &x, &a, &b_t, 0.5, rows, n_in, n_out, rank);
-            check("h", compute, &h, &expected_h, ERROR);
-            check("lora_add", compute, &y, &expected, ERROR);
-            for row in 0..rows {
-                let (mut alone, mut h) = (start[row * n_out..][..n_out].to_vec(), vec![0.0; rank]);
-                let x = &x[row * n_in..][..n_in];
-                kernels::lora_add(compute, &mut alone, &mut h, x, &a, &b_t, 0.5, 1, n_in, n_out, rank);
-                assert_eq!(alone, y[row * n_out..][..n_out], "row {row} of {rows} alone");
+        for groups in cases {
+            for (n_in, n_out) in [(1, 1), (33, 17), (320, 896), (129, 65)] {
+                let rows = groups.last().map_or(2, |(rows, _)| rows.end + 1);
+                let rank_max = groups.iter().flat_map(|(_, ranks)| *ranks).copied().max().unwrap_or(0);
+                let pairs: Vec<_> = groups
+                    .iter()
+                    .flat_map(|(rows, ranks)| ranks.iter().map(move |rank| (rows.clone(), *rank)))
+                    .enumerate()
+                    .map(|(at, (rows, rank))| {
+                        (rows, rank, numbers(rank * n_in, 7 + at as u32), numbers(rank * n_out, 90 + at as u32))
+                    })
+                    .collect();
+                let products: Vec<_> = pairs
+                    .iter()
+                    .map(|(rows, rank, a, b_t)| LoraProduct { rows: rows.clone(), a, b_t, scale: 0.5, rank: *rank })
+                    .collect();
+                let (x, start) = (numbers(rows * n_in, 1), numbers(rows * n_out, 4));
+                let (mut y, mut expected) = (start.clone(), start.clone());
+                let (mut h, mut expected_h) = (vec![f32::NAN; rows * rank_max], vec![0.0; rows * rank_max]);
+                kernels::lora_add(compute, &mut y, &mut h, &x, &products, n_in, n_out);
+                naive::lora_add(&mut expected, &mut expected_h, &x, &products, n_in, n_out);
+                check("lora_add", compute, &y, &expected, ERROR);
+                for row in 0..rows {
+                    let (mut alone, mut h) = (start[row * n_out..][..n_out].to_vec(), vec![0.0; rank_max]);
+                    let its = products.iter().filter(|product| product.rows.contains(&row));
+                    let its: Vec<_> = its.map(|product| LoraProduct { rows: 0..1, ..product.clone() }).collect();
+                    let x = &x[row * n_in..][..n_in];
+                    kernels::lora_add(compute, &mut alone, &mut h, x, &its, n_in, n_out);
+                    assert_eq!(alone, y[row * n_out..][..n_out], "row {row} of {rows} alone");
+                }
             }
         }
     });
+}
+
+#[test]
+#[should_panic(expected = "after row 2")]
+fn lora_refuses_rows_that_overlap() {
+    let one = |rows| LoraProduct { rows, a: &[1.0], b_t: &[1.0], scale: 1.0, rank: 1 };
+    let compute = Compute::new(Tier::Portable, 1);
+    kernels::lora_add(&compute, &mut [0.0; 3], &mut [0.0; 3], &[1.0; 3], &[one(0..2), one(1..3)], 1, 1);
 }
 
 const HEADS: [(usize, usize, usize); 5] = [(1, 1, 2), (4, 2, 16), (3, 3, 10), (6, 2, 64), (7, 1, 20)];

@@ -1,6 +1,10 @@
 //! LoRA adapters in memory (Hu et al. 2021, <https://arxiv.org/abs/2106.09685>): for a projection `y = x Wᵀ`, a pair
 //! (A, B) of rank r adds `scale · (x Aᵀ) Bᵀ`. B is held transposed, because that is how every kernel reads it.
 
+use std::ops::Range;
+
+use atelier_kernels::LoraProduct;
+
 use crate::Config;
 
 /// The seven projections of a transformer block that an adapter can change, in the order of the computation.
@@ -72,6 +76,13 @@ pub struct LoraPair {
     pub a: Vec<f32>,
     /// Bᵀ, (rank, n_out).
     pub b_t: Vec<f32>,
+}
+
+impl LoraPair {
+    /// What it adds to the projection of these rows.
+    pub(crate) fn product(&self, rows: Range<usize>) -> LoraProduct<'_> {
+        LoraProduct { rows, a: &self.a, b_t: &self.b_t, scale: self.scale, rank: self.rank }
+    }
 }
 
 /// One adapter: a pair or nothing for each projection of each layer. `Send + Sync`.

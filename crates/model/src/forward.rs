@@ -61,7 +61,7 @@ pub struct Scratch {
     gate: Vec<f32>,      // (rows, intermediate)
     up: Vec<f32>,        // (rows, intermediate)
     inner: Vec<f32>,     // (rows, intermediate)
-    lora: Vec<f32>,      // (rows of a group, rank)
+    lora: Vec<f32>,      // (rows, largest rank)
     last: Vec<f32>,      // (logits_for, hidden)
     positions: Vec<u32>, // (rows)
     /// Empty between two steps; kept for its memory.
@@ -91,11 +91,8 @@ impl Scratch {
         if config.qk_norm {
             self.head_norm.resize(rows * config.q_width().max(config.kv_width()), 0.0);
         }
-        let lora = |group: &AdapterGroup| {
-            let rank = group.adapters.iter().map(|adapter| adapter.rank()).max().unwrap_or(0);
-            group.rows.len() * rank
-        };
-        self.lora.resize(batch.groups.iter().map(lora).max().unwrap_or(0), 0.0);
+        let ranks = batch.groups.iter().flat_map(|group| group.adapters).map(|adapter| adapter.rank());
+        self.lora.resize(rows * ranks.max().unwrap_or(0), 0.0);
         self.last.resize(batch.logits_for.len() * config.hidden_size, 0.0);
         self.positions.clear();
         self.positions.extend(batch.rows.iter().map(|row| row.position));
@@ -224,15 +221,12 @@ impl Model {
         if let Some(bias) = &linear.bias {
             add_bias(compute, y, bias, rows, n_out);
         }
+        let mut products = Vec::with_capacity(batch.groups.len() * ADAPTERS_PER_ROW_MAX);
         for group in batch.groups {
-            let rows = group.rows.len();
-            let x = &x[group.rows.start * n_in..][..rows * n_in];
-            let y = &mut y[group.rows.start * n_out..][..rows * n_out];
-            for pair in group.adapters.iter().filter_map(|adapter| adapter.pair(index, projection)) {
-                let h = &mut lora[..rows * pair.rank];
-                lora_add(compute, y, h, x, &pair.a, &pair.b_t, pair.scale, rows, n_in, n_out, pair.rank);
-            }
+            let pairs = group.adapters.iter().filter_map(|adapter| adapter.pair(index, projection));
+            products.extend(pairs.map(|pair| pair.product(group.rows.clone())));
         }
+        lora_add(compute, y, lora, x, &products, n_in, n_out);
     }
 
     /// Every relation between the shapes, once, at the entry.

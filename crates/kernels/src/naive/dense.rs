@@ -1,6 +1,7 @@
 //! Products of matrices.
 
 use crate::gemm::{Mat, MatMut};
+use crate::lora::LoraProduct;
 use crate::matrix::Matrix;
 
 /// y (rows, n_out) = x (rows, n_in) · wᵀ, with the widened weights that [`Matrix::row`] gives.
@@ -31,21 +32,15 @@ pub fn gemm_tn(y: MatMut<'_>, x: Mat<'_>, w: Mat<'_>, alpha: f32, accumulate: bo
     product(y, x.rows, alpha, accumulate, |i, k| x.at(k, i), |k, j| w.at(k, j));
 }
 
-/// y (rows, n_out) += scale · (x Aᵀ) B, leaving x Aᵀ in `h` (rows, rank).
-pub fn lora_add(
-    y: &mut [f32],
-    h: &mut [f32],
-    x: &[f32],
-    a: &[f32],
-    b_t: &[f32],
-    scale: f32,
-    rows: usize,
-    n_in: usize,
-    n_out: usize,
-    rank: usize,
-) {
-    gemm_nt(MatMut::new(h, rows, rank), Mat::new(x, rows, n_in), Mat::new(a, rank, n_in), 1.0, false);
-    gemm_nn(MatMut::new(y, rows, n_out), Mat::new(h, rows, rank), Mat::new(b_t, rank, n_out), scale, true);
+/// For each product: y (rows, n_out) += scale · (x Aᵀ) B over its rows.
+pub fn lora_add(y: &mut [f32], h: &mut [f32], x: &[f32], products: &[LoraProduct<'_>], n_in: usize, n_out: usize) {
+    for LoraProduct { rows, a, b_t, scale, rank } in products {
+        let (count, rank) = (rows.len(), *rank);
+        let (x, y) = (&x[rows.start * n_in..][..count * n_in], &mut y[rows.start * n_out..][..count * n_out]);
+        let h = &mut h[..count * rank];
+        gemm_nt(MatMut::new(h, count, rank), Mat::new(x, count, n_in), Mat::new(a, rank, n_in), 1.0, false);
+        gemm_nn(MatMut::new(y, count, n_out), Mat::new(h, count, rank), Mat::new(b_t, rank, n_out), *scale, true);
+    }
 }
 
 fn product(

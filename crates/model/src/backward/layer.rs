@@ -309,8 +309,7 @@ impl Model {
         for pair in pass.adapters.iter().filter_map(|adapter| adapter.pair(index, projection)) {
             low_rank.resize(rows * pair.rank, 0.0);
             let x = dropped(compute, &mut lora.dropped, x, pass.mask(index, projection), n_in);
-            let (a, b_t, scale) = (&pair.a, &pair.b_t, pair.scale);
-            kernels::lora_add(compute, y, low_rank, x, a, b_t, scale, rows, n_in, n_out, pair.rank);
+            kernels::lora_add(compute, y, low_rank, x, &[pair.product(0..rows)], n_in, n_out);
         }
     }
 
