@@ -46,6 +46,7 @@ macro_rules! schema {
 pub(crate) const CONTROL: Schema = schema!("control":
     1 "0001_first",
     2 "0002_separation",
+    10 "0010_data_keys",
     16 "0016_suspension",
     20 "0020_organization",
 );
