@@ -234,7 +234,7 @@ fn find(folder: &Path, options: &RootKeyOptions, fingerprint: &[u8; KEY_BYTES]) 
         return Ok(key.clone());
     }
     if let Some(file) = options.file(folder)
-        && let Some(next) = read_file(&with_suffix(&file, NEXT_SUFFIX))?
+        && let Ok(Some(next)) = read_file(&with_suffix(&file, NEXT_SUFFIX))
         && next.fingerprint() == *fingerprint
     {
         finish_replacing(&file)?;

@@ -53,6 +53,10 @@ impl Row {
         self.get(column)
     }
 
+    pub(crate) fn blob(&self, column: &'static str) -> Result<Vec<u8>, StoreError> {
+        self.get(column)
+    }
+
     pub(crate) fn bytes<const N: usize>(&self, column: &'static str) -> Result<[u8; N], StoreError> {
         let bytes: Vec<u8> = self.get(column)?;
         bytes.try_into().map_err(|_| StoreError::corrupt(format!("column {column} has not {N} bytes")))
