@@ -79,7 +79,11 @@ impl DataKeys {
     }
 
     /// Seals a text for a column.
+    ///
+    /// # Errors
+    /// [`StoreError::NulInText`]: what no column takes plain, none takes sealed.
     pub(crate) fn seal_text(&self, bound: &Bound, text: &str) -> Result<String, StoreError> {
+        check_text(text)?;
         let (generation, key) = self.newest_key()?;
         let sealed = seal::seal(key, generation, self.tenant, bound, text.as_bytes())?;
         Ok(STANDARD_NO_PAD.encode(sealed))
@@ -139,9 +143,17 @@ impl DataKeys {
     }
 
     /// What stands in the place of a text that is only ever looked for. The same in all generations.
-    pub(crate) fn hash(&self, kind: &'static str, text: &str) -> String {
-        seal::keyed_hash(&self.hashing, kind, text.as_bytes())
+    ///
+    /// # Errors
+    /// [`StoreError::NulInText`].
+    pub(crate) fn hash(&self, kind: &'static str, text: &str) -> Result<String, StoreError> {
+        check_text(text)?;
+        Ok(seal::keyed_hash(&self.hashing, kind, text.as_bytes()))
     }
+}
+
+fn check_text(text: &str) -> Result<(), StoreError> {
+    if text.contains('\0') { Err(StoreError::NulInText) } else { Ok(()) }
 }
 
 /// The error of what does not open.
