@@ -156,6 +156,9 @@ pub enum StoreError {
         /// Where it was found.
         place: String,
     },
+    /// A new root key would be kept nowhere.
+    #[error("the root key is in no file that a new one could replace: make one and name its file with --next")]
+    NoPlaceForRootKey,
     /// Something sealed was changed, or lies where it does not belong.
     #[error("stored data does not open: {what}; it was changed, or belongs elsewhere")]
     DoesNotOpen {

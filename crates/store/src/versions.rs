@@ -231,14 +231,11 @@ async fn next_number(transaction: &mut Transaction, tenant: TenantId) -> Result<
     }
 }
 
-pub(crate) async fn insert(
-    transaction: &mut Transaction,
-    keys: &DataKeys,
-    version: &VersionRecord,
-) -> Result<(), StoreError> {
-    const SQL: &str = "INSERT INTO versions
-        (tenant_id, number, suffix, digest, base_digest, parent, run_id, source_id, manifest, eval, created_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+pub(crate) const INSERT: &str = "INSERT INTO versions
+    (tenant_id, number, suffix, digest, base_digest, parent, run_id, source_id, manifest, eval, created_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+
+async fn insert(transaction: &mut Transaction, keys: &DataKeys, version: &VersionRecord) -> Result<(), StoreError> {
     let VersionRecord { number, suffix, digest, base_digest, parent, run, source, manifest, eval, created_at } =
         version;
     let manifest = keys.seal_json(&bound(MANIFEST, *number, *run, *digest), manifest)?;
@@ -246,7 +243,7 @@ pub(crate) async fn insert(
     let tenant = keys.tenant();
     let row =
         values![tenant, *number, suffix, *digest, *base_digest, *parent, *run, *source, manifest, eval, *created_at];
-    transaction.execute(SQL, row).await.map(|_| ())
+    transaction.execute(INSERT, row).await.map(|_| ())
 }
 
 pub(crate) const MANIFEST: &str = "versions.manifest";
