@@ -9,7 +9,7 @@ use std::fmt::{self, Display, Write};
 use aes::Aes256;
 use aes_gcm_siv::{AeadInOut, AesGcmSiv, KeyInit, Nonce, Tag};
 use atelier_domain::TenantId;
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::Zeroizing;
 
 use crate::error::StoreError;
 use crate::open::random_bytes;
@@ -27,16 +27,16 @@ const TAG_BYTES: usize = 16;
 pub(crate) const OVERHEAD_BYTES: usize = HEADER_BYTES + TAG_BYTES;
 
 /// A secret of this module's length. Overwritten when it is dropped, and printed as nothing.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub(crate) struct SecretKey([u8; KEY_BYTES]);
+#[derive(Clone)]
+pub(crate) struct SecretKey(Zeroizing<[u8; KEY_BYTES]>);
 
 impl SecretKey {
     pub(crate) fn new(bytes: [u8; KEY_BYTES]) -> Self {
-        Self(bytes)
+        Self(Zeroizing::new(bytes))
     }
 
     pub(crate) fn generate() -> Result<Self, StoreError> {
-        random_bytes().map(Self)
+        random_bytes().map(Self::new)
     }
 
     /// Only to be wrapped, written to its file, or derived from.
@@ -46,7 +46,7 @@ impl SecretKey {
 
     /// A key for one purpose: one says nothing about another, nor about this.
     pub(crate) fn derive(&self, purpose: &str) -> Self {
-        Self(blake3::derive_key(purpose, &self.0))
+        Self::new(blake3::derive_key(purpose, self.expose()))
     }
 }
 

@@ -96,8 +96,4 @@ impl Row {
         serde_json::from_str(&self.text(column)?)
             .map_err(|error| StoreError::corrupt(format!("column {column}: {error}")))
     }
-
-    pub(crate) fn optional_json(&self, column: &'static str) -> Result<Option<Json>, StoreError> {
-        self.optional_text(column)?.map(|_| self.json(column)).transpose()
-    }
 }
