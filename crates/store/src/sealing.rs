@@ -19,6 +19,9 @@ use crate::sources;
 use crate::sql::{Database, Row, Transaction, values};
 use crate::versions;
 
+#[cfg(test)]
+mod tests;
+
 /// How much of a tenant's data was looked at.
 #[derive(Debug, Default)]
 struct Tally {
