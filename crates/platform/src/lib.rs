@@ -36,8 +36,8 @@ pub use atelier_engine::{EngineOptions, FinishReason};
 pub use atelier_model::{Adapter, AdapterFiles, Model, Tier, WeightFormat};
 pub use atelier_store::{
     Aliases, BucketWidth, CreatedKey, DatabaseOptions, DatabaseUrls, KeyQuery, KeyRotation, KeySummary, Progress,
-    ROOT_KEY_FILE, RootKey, RootKeyOptions, RunError, RunEvent, RunRecord, RunState, SourceOrigin, SourceRecord, TenantRecord, UsageBucket, UsagePage, UsageQuery,
-    UsageResult, VersionRecord,
+    ROOT_KEY_FILE, RootKey, RootKeyOptions, RunError, RunEvent, RunRecord, RunState, SourceOrigin, SourceRecord,
+    TenantRecord, UsageBucket, UsagePage, UsageQuery, UsageResult, VersionRecord,
 };
 pub use atelier_trainer::{EvalCard, Interval, ItemLoss, SourceFile, mean_loss, paired_ci95};
 

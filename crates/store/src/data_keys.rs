@@ -128,8 +128,8 @@ impl DataKeys {
 
     /// Opens a blob, with the generation that it was sealed with; the blob as it was when it does not open.
     pub(crate) fn try_open_blob(&self, bound: &Bound, sealed: Bytes) -> Result<(Bytes, u32), Bytes> {
-        let Some((generation, key)) =
-            seal::generation_of(&sealed).and_then(|generation| Some((generation, self.by_generation.get(&generation)?)))
+        let Some((generation, key)) = seal::generation_of(&sealed)
+            .and_then(|generation| Some((generation, self.by_generation.get(&generation)?)))
         else {
             return Err(sealed);
         };
@@ -238,10 +238,10 @@ impl Store {
     /// A further generation, with which the tenant's data is then to be sealed anew.
     pub(crate) async fn add_generation(&self, tenant: TenantId) -> Result<(), StoreError> {
         let keys = self.data_keys(tenant).await?;
-        let generation = keys.newest().checked_add(1).ok_or(StoreError::TooMany {
-            what: "generations of a tenant's keys",
-            limit: u32::MAX as usize,
-        })?;
+        let generation = keys
+            .newest()
+            .checked_add(1)
+            .ok_or(StoreError::TooMany { what: "generations of a tenant's keys", limit: u32::MAX as usize })?;
         let made = NewGeneration { tenant, generation, state: SealingState::Sealing, hashing: keys.hashing.clone() };
         let mut transaction = self.control_for(tenant).begin().await?;
         insert(&mut transaction, &self.inner.root_key, made, self.now()).await?;

@@ -167,7 +167,8 @@ mod tests {
         assert_eq!((keys.newest(), keys.may_be_plain()), (2, false));
         let sql = "SELECT generation, state FROM data_keys WHERE wrapped IS NOT NULL";
         let rows = store.control().fetch_all(sql, Vec::new()).await.unwrap();
-        let left: Vec<_> = rows.iter().map(|row| (row.count("generation").unwrap(), row.text("state").unwrap())).collect();
+        let left: Vec<_> =
+            rows.iter().map(|row| (row.count("generation").unwrap(), row.text("state").unwrap())).collect();
         assert_eq!(left, [(2, "sealed".to_owned())], "the first one is destroyed");
     }
 

@@ -256,11 +256,7 @@ impl Store {
 
 const FIND: &str = concat!("SELECT ", columns!(), " FROM runs WHERE tenant_id = $1 AND id = $2");
 
-pub(crate) async fn find(
-    transaction: &mut Transaction,
-    keys: &DataKeys,
-    run: RunId,
-) -> Result<RunRecord, StoreError> {
+pub(crate) async fn find(transaction: &mut Transaction, keys: &DataKeys, run: RunId) -> Result<RunRecord, StoreError> {
     let row = transaction.fetch_optional(FIND, values![keys.tenant(), run]).await?.ok_or(NOT_FOUND)?;
     record_of(keys, &row)
 }

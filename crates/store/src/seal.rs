@@ -106,11 +106,8 @@ pub(crate) fn seal(
     let associated = bound.associated_data(&sealed, tenant);
     sealed.extend_from_slice(&nonce);
     sealed.extend_from_slice(content);
-    let tag = cipher(key).encrypt_inout_detached(
-        &Nonce::from(nonce),
-        &associated,
-        (&mut sealed[HEADER_BYTES..]).into(),
-    );
+    let tag =
+        cipher(key).encrypt_inout_detached(&Nonce::from(nonce), &associated, (&mut sealed[HEADER_BYTES..]).into());
     // The cipher takes 64 GiB; every limit of ours is far below.
     let tag = tag.map_err(|_| StoreError::TooLarge { what: "what is to be sealed", limit: usize::MAX })?;
     sealed.extend_from_slice(&tag);
@@ -127,12 +124,7 @@ pub(crate) fn generation_of(sealed: &[u8]) -> Option<u32> {
 
 /// Opens in place: the bytes of the content, which lie where they were sealed. None when it was sealed with another key,
 /// bound to something else or changed; the bytes are as they were then.
-pub(crate) fn open<'a>(
-    key: &SecretKey,
-    tenant: TenantId,
-    bound: &Bound,
-    sealed: &'a mut [u8],
-) -> Option<&'a mut [u8]> {
+pub(crate) fn open<'a>(key: &SecretKey, tenant: TenantId, bound: &Bound, sealed: &'a mut [u8]) -> Option<&'a mut [u8]> {
     generation_of(sealed)?;
     let (header, rest) = sealed.split_at_mut(HEADER_BYTES);
     let (content, tag) = rest.split_at_mut(rest.len() - TAG_BYTES);

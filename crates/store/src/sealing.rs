@@ -232,7 +232,8 @@ async fn seal_events(place: &Database, keys: &DataKeys, run: RunId, tally: &mut 
 
 /// A version cannot be changed, by anybody: it is taken out and put in again, with what it was, in one transaction.
 async fn seal_versions(place: &Database, keys: &DataKeys, tally: &mut Tally) -> Result<(), StoreError> {
-    const ALL: &str = "SELECT number, suffix, digest, base_digest, parent, run_id, source_id, manifest, eval, created_at
+    const ALL: &str =
+        "SELECT number, suffix, digest, base_digest, parent, run_id, source_id, manifest, eval, created_at
         FROM versions WHERE tenant_id = $1";
     const REMOVE: &str = "DELETE FROM versions WHERE tenant_id = $1 AND number = $2";
     let mut transaction = place.begin().await?;

@@ -83,9 +83,12 @@ async fn a_column_opens_in_its_own_row_and_for_its_own_tenant_only() {
     }
     tamper(&store, acme, SET_NAME, values![one, ours.as_str()]).await;
     assert_eq!(store.source(&read, one).await.unwrap().name, "one");
-    tamper(&store, acme, "UPDATE sources SET digest = (SELECT digest FROM sources WHERE id = $2) WHERE id = $1", values![
-        one, other
-    ])
+    tamper(
+        &store,
+        acme,
+        "UPDATE sources SET digest = (SELECT digest FROM sources WHERE id = $2) WHERE id = $1",
+        values![one, other],
+    )
     .await;
     assert!(matches!(store.source(&read, one).await, Err(StoreError::DoesNotOpen { .. })), "another archive");
 

@@ -22,7 +22,16 @@ use crate::world::{Backend, START, assert_error, load_right, new_run, open_store
 const TENANTS: [(&str, &str); 2] = [("acme", "plainacme"), ("other", "plainother")];
 /// Everything that the two had, apart from the trail, where a source's name stood then and stays.
 const PARTS: [&str; 11] = [
-    "archive", "options", "idempotency", "event", "checkpoint", "config", "manifest", "eval", "result", "refusal",
+    "archive",
+    "options",
+    "idempotency",
+    "event",
+    "checkpoint",
+    "config",
+    "manifest",
+    "eval",
+    "result",
+    "refusal",
     "failure",
 ];
 

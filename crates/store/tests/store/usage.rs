@@ -6,12 +6,12 @@ use std::sync::Arc;
 use atelier_access::right::{CompleteAs, CorrectUsage, Meter, ReadUsage};
 use atelier_domain::{ManualClock, MicroUnits, ModelName, Plan, RequestId, Timestamp, TokenCounts};
 use atelier_store::{
-    BucketWidth, Correction, DatabaseOptions, DatabaseUrls, NewReservation, Outcome, Reservation, Store,
-    StoreError, UsageQuery, UsageResult,
+    BucketWidth, Correction, DatabaseOptions, DatabaseUrls, NewReservation, Outcome, Reservation, Store, StoreError,
+    UsageQuery, UsageResult,
 };
 use proptest::test_runner::{Config, TestRunner};
 
-use crate::world::{Backend, START, Tenant, World, assert_error, database_options, open_options, on_each_database};
+use crate::world::{Backend, START, Tenant, World, assert_error, database_options, on_each_database, open_options};
 
 pub fn query(start: Timestamp) -> UsageQuery {
     UsageQuery {
