@@ -8,6 +8,7 @@ mod support;
 mod attacks;
 mod bad_input;
 mod crash;
+mod encryption;
 mod exposure;
 mod line;
 mod metrics;

@@ -129,7 +129,7 @@ pub(crate) fn open<'a>(key: &SecretKey, tenant: TenantId, bound: &Bound, sealed:
     let (header, rest) = sealed.split_at_mut(HEADER_BYTES);
     let (content, tag) = rest.split_at_mut(rest.len() - TAG_BYTES);
     let (prefix, nonce) = header.split_at(1 + GENERATION_BYTES);
-    let nonce = Nonce::try_from(&*nonce).ok()?;
+    let nonce = Nonce::try_from(nonce).ok()?;
     let tag = Tag::try_from(&*tag).ok()?;
     let associated = bound.associated_data(prefix, tenant);
     cipher(key).decrypt_inout_detached(&nonce, &associated, (&mut *content).into(), &tag).ok()?;

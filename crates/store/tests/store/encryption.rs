@@ -138,7 +138,7 @@ on_each_database! {
         let refused = |what: &'static str| {
             let (backend, folder, clock) = (&backend, &folder, &clock);
             async move {
-                let error = open_store(backend, folder, clock).await.err().expect(what);
+                let error = open_store(backend, folder, clock).await.expect_err(what);
                 assert!(error.to_string().contains("root-key"), "{what}: {error}");
                 error
             }
