@@ -140,9 +140,17 @@ async fn case_45_data_that_comes_back_after_its_key_was_destroyed_stays_unreadab
     let store = open(folder.path()).await.unwrap();
     let acme = make_tenant(&store, "acme").await;
     let source = make_source(&store, acme, "one").await;
+    let row = store.control().fetch_optional("SELECT wrapped FROM data_keys", values![]).await.unwrap().unwrap();
+    let wrapped = row.blob("wrapped").unwrap();
+    let is_in_files = || {
+        let files = ["control.db", "control.db-wal"].map(|name| std::fs::read(folder.path().join(name)).unwrap());
+        files.iter().any(|bytes| bytes.windows(wrapped.len()).any(|window| window == wrapped))
+    };
+    assert!(is_in_files());
     // As after a restore of rows and blobs, but not of keys, from before the tenant was erased.
     store.destroy_data_keys(acme).await.unwrap();
     store.destroy_data_keys(acme).await.unwrap();
+    assert!(!is_in_files(), "nor does the file keep what was overwritten");
     drop(store);
     let store = open(folder.path()).await.unwrap();
     let read = may(&store, ReadSources { tenant: acme }).await;
