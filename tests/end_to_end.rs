@@ -6,6 +6,7 @@
 mod support;
 
 mod attacks;
+mod audit;
 mod bad_input;
 mod crash;
 mod encryption;

@@ -200,6 +200,34 @@ def reads_usage():
     assert len(ids) == 1 and None not in ids, ids
 
 
+def reads_the_audit_trail():
+    logs = client.admin.organization.audit_logs
+    started = int(time.time()) - 60
+    for name in ("one", "two", "three"):
+        client.post("/keys", cast_to=object, body={"name": name, "scopes": ["read"]})
+    every = list(logs.list(limit=2))
+    assert len(every) >= 4 and len({event.id for event in every}) == len(every), every
+    times = [event.effective_at for event in every]
+    assert times == sorted(times, reverse=True), "newest first, over all pages"
+    page = logs.list(event_types=["api_key.created"], effective_at={"gte": started}, limit=100)
+    assert len(page.data) == 3 and page.has_more is False, page
+    event = page.data[0]
+    assert event.type == "api_key.created" and event.api_key_created.id.startswith("key_")
+    assert event.api_key_created.data.scopes == ["read"], event
+    assert event.actor.type == "api_key" and event.actor.api_key.id.startswith("key_")
+    mine = logs.list(actor_ids=[event.actor.api_key.id], limit=100)
+    assert {one.actor.api_key.id for one in mine} == {event.actor.api_key.id}
+    assert logs.list(effective_at={"lt": 1_000_000_000}).data == []
+    newer = logs.list(before=every[1].id, limit=1).data
+    assert [one.id for one in newer] == [every[0].id]
+    try:
+        logs.list(limit=1000)
+    except openai.BadRequestError as error:
+        assert error.param == "limit", error
+    else:
+        raise AssertionError("a page of a thousand events is given")
+
+
 # Accepted requests that the checks before the last have surely made.
 REQUESTS_MIN = 40
 
@@ -221,4 +249,5 @@ for check in (
     print(f"{check.__name__}: good")
 asyncio.run(many_at_once())
 reads_usage()
+reads_the_audit_trail()
 print("all good")

@@ -23,18 +23,28 @@ use Meaning::{Names, Plain};
 
 /// Every parameter and field of the document, by name, or by operation and name where one name has two meanings.
 const MEANINGS: &[(&str, Meaning)] = &[
+    ("actor_ids", Names("key")),
     ("alias", Plain("\"live\"")),
     ("api_key_ids", Names("key")),
     ("bucket_width", Plain("\"1d\"")),
     ("create_tenant.name", Names("tenant")),
+    ("effective_at[gt]", Plain("1700000000")),
+    ("effective_at[gte]", Plain("1700000000")),
+    ("effective_at[lt]", Plain("4000000000")),
+    ("effective_at[lte]", Plain("4000000000")),
     ("end_time", Plain("4000000000")),
+    ("event_types", Plain("\"api_key.created\"")),
     ("expires_in_seconds", Plain("3600")),
     ("folder", Names("folder")),
     ("group_by", Plain("\"model\"")),
     ("key", Names("key")),
     ("kind", Plain("\"evaluate\"")),
     ("limit", Plain("1")),
+    ("list_audit_logs.after", Names("event")),
+    ("list_audit_logs.before", Names("event")),
     ("list_keys.after", Names("key")),
+    ("list_operator_audit_logs.after", Names("event")),
+    ("list_operator_audit_logs.before", Names("event")),
     ("list_run_events.after", Plain("0")),
     ("model", Names("model")),
     ("models", Names("model")),
@@ -42,6 +52,8 @@ const MEANINGS: &[(&str, Meaning)] = &[
     ("options", Plain("{}")),
     ("path", Names("folder")),
     ("plan", Plain("\"shared\"")),
+    ("project_ids", Plain("\"proj_0190d1f2a3b47c5d8e9f001122334455\"")),
+    ("resource_ids", Names("source")),
     ("role", Plain("\"reader\"")),
     ("run", Names("run")),
     ("scopes", Plain("[\"read\"]")),
@@ -110,6 +122,7 @@ const KINDS: &[Kind] = &[
         |party| vec![party.fresh_key(), party.key_id()],
         |party| Some(party.deleted("/v1/keys", &party.fresh_key())),
     ),
+    kind("event", |party| vec![party.event()], |_| None),
     kind("folder", |party| vec![party.folder.clone()], |_| None),
 ];
 
@@ -177,6 +190,10 @@ impl Party {
 
     fn key_id(&self) -> String {
         text(&self.admin.get("/v1/keys").ok()["data"][0]["id"])
+    }
+
+    fn event(&self) -> String {
+        text(&self.admin.get("/v1/organization/audit_logs?limit=1").ok()["data"][0]["id"])
     }
 
     fn learned(&self, field: &str) -> Option<String> {
@@ -343,8 +360,8 @@ impl Scene {
     }
 }
 
-/// Operations whose answer grows by being read.
-const WRITTEN_BY_READING: [&str; 1] = ["usage_completions"];
+/// Operations whose answer grows by being read: an adapter that is given out is on record, and so is a refusal.
+const WRITTEN_BY_READING: [&str; 3] = ["usage_completions", "list_audit_logs", "verify_audit_logs"];
 
 /// Operations that pack megabytes.
 const LONG: [&str; 1] = ["export_adapter"];

@@ -1,18 +1,21 @@
 //! Who calls.
 
 use std::fmt;
+use std::sync::Weak;
 
 use atelier_domain::{KeyId, ProjectId, Role, Scopes, TenantId, Timestamp};
 use subtle::ConstantTimeEq;
 
 use crate::key::{ApiKey, KeyKind, KeyOwner, KeyRecord, Pepper};
-use crate::right::Right;
+use crate::policy::Standing;
+use crate::right::{Action, Right};
+use crate::witness::{Watched, Witness};
 use crate::{Denied, Granted, policy};
 
 /// Somebody, or something, that asks. Made only by [`verify`], [`Caller::anonymous`] and [`Caller::system`].
 /// Its `Display` is what the audit trail records.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Caller(pub(crate) Who);
+pub struct Caller(pub(crate) Who, Watched);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Who {
@@ -58,15 +61,17 @@ fn stands_for(record: &KeyRecord, now: Timestamp) -> Result<Caller, Denied> {
         return Err(Denied::Suspended);
     }
     match (record.role, record.tenant) {
-        (Role::Operator, None) => Ok(Caller(Who::Operator { key: record.id, acting_for: None })),
-        (Role::Admin | Role::Member | Role::Service | Role::Reader, Some(tenant)) => Ok(Caller(Who::Tenant(Holder {
-            key: record.id,
-            tenant,
-            role: record.role,
-            scopes: record.scopes,
-            project: record.project,
-            owner: record.owner,
-        }))),
+        (Role::Operator, None) => Ok(Caller::of(Who::Operator { key: record.id, acting_for: None })),
+        (Role::Admin | Role::Member | Role::Service | Role::Reader, Some(tenant)) => {
+            Ok(Caller::of(Who::Tenant(Holder {
+                key: record.id,
+                tenant,
+                role: record.role,
+                scopes: record.scopes,
+                project: record.project,
+                owner: record.owner,
+            })))
+        }
         (Role::Operator, Some(_)) | (Role::Admin | Role::Member | Role::Service | Role::Reader, None) => {
             Err(Denied::NotAuthenticated)
         }
@@ -77,13 +82,23 @@ impl Caller {
     /// Nobody in particular.
     #[must_use]
     pub fn anonymous() -> Self {
-        Self(Who::Anonymous)
+        Self::of(Who::Anonymous)
     }
 
     /// Work without a human; the reason goes into the audit trail.
     #[must_use]
     pub fn system(why: &'static str) -> Self {
-        Self(Who::System(why))
+        Self::of(Who::System(why))
+    }
+
+    pub(crate) fn of(who: Who) -> Self {
+        Self(who, Watched::default())
+    }
+
+    /// The same caller, whose refusals, and whose looks in a tenant's place, this witness is told of.
+    #[must_use]
+    pub fn watched_by(self, witness: Weak<dyn Witness>) -> Self {
+        Self(self.0, Watched::by(witness))
     }
 
     /// The operator in a tenant's place, recorded as such. A tenant's own caller may name its own tenant and stays
@@ -93,10 +108,9 @@ impl Caller {
     /// [`Denied`] for everybody else.
     pub fn acting_for(&self, tenant: TenantId) -> Result<Self, Denied> {
         match self.0 {
-            Who::Operator { key, .. } => Ok(Self(Who::Operator { key, acting_for: Some(tenant) })),
+            Who::Operator { key, .. } => Ok(Self(Who::Operator { key, acting_for: Some(tenant) }, self.1.clone())),
             Who::Tenant(ref holder) if holder.tenant == tenant => Ok(self.clone()),
-            Who::Anonymous => Err(Denied::NotAuthenticated),
-            Who::Tenant(_) | Who::System(_) => Err(Denied::Hidden),
+            Who::Anonymous | Who::Tenant(_) | Who::System(_) => Err(self.refuse(Action::ReadTenant)),
         }
     }
 
@@ -110,7 +124,7 @@ impl Caller {
         if self.key() != Some(record.id) {
             return Err(Denied::NotAuthenticated);
         }
-        let present = stands_for(record, now)?;
+        let present = Self(stands_for(record, now)?.0, self.1.clone());
         match self.0 {
             Who::Operator { acting_for: Some(tenant), .. } => present.acting_for(tenant),
             _ => Ok(present),
@@ -122,12 +136,25 @@ impl Caller {
     /// # Errors
     /// [`Denied`] when the policy says no.
     pub fn grant<R: Right>(&self, right: R) -> Result<Granted<R>, Denied> {
-        if policy::permits(self, right.tenant(), R::ACTION) {
-            return Ok(Granted::new(right, self.clone()));
+        if !policy::permits(self, right.tenant(), R::ACTION) {
+            return Err(self.refuse(R::ACTION));
         }
+        if R::ACTION.shows_what_is_a_tenants() && policy::standing(self, right.tenant()) == Standing::OperatorActing {
+            self.1.tell(|witness| witness.acted(self, R::ACTION));
+        }
+        Ok(Granted::new(right, self.clone()))
+    }
+
+    /// What somebody hears who may not do this; the witness hears of it too, for a caller who showed a key.
+    #[must_use]
+    pub fn refuse(&self, action: Action) -> Denied {
         match self.0 {
-            Who::Anonymous => Err(Denied::NotAuthenticated),
-            Who::System(_) | Who::Operator { .. } | Who::Tenant(_) => Err(Denied::Hidden),
+            Who::Anonymous => Denied::NotAuthenticated,
+            Who::System(_) => Denied::Hidden,
+            Who::Operator { .. } | Who::Tenant(_) => {
+                self.1.tell(|witness| witness.refused(self, action));
+                Denied::Hidden
+            }
         }
     }
 

@@ -123,7 +123,7 @@ mod tests {
         let tenant = TenantId::generate(Timestamp::from_seconds(1), [1; 10]);
         let holder = |scopes| {
             let key = KeyId::generate(Timestamp::from_seconds(1), [0; 10]);
-            Caller(Who::Tenant(Holder { key, tenant, role: Role::Admin, scopes, project: None, owner: None }))
+            Caller::of(Who::Tenant(Holder { key, tenant, role: Role::Admin, scopes, project: None, owner: None }))
         };
         let whole = holder(Scopes::ALL).grant(ManageKeys { tenant }).unwrap();
         let manager = holder(Scopes::of(&[Scope::Manage, Scope::Read])).grant(ManageKeys { tenant }).unwrap();

@@ -25,6 +25,8 @@ const BRAND: &str = "atl";
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 /// Separates this use of the pepper from any other.
 const SECRET_HASH_TAG: &[u8] = b"atelier api key secret v1";
+/// The same for keys of other uses.
+const SUBKEY_TAG: &[u8] = b"atelier subkey v1";
 
 const PARSE_ERROR: ParseError = ParseError { what: "API key", reason: "atl_ and the rest as it was shown once" };
 
@@ -195,6 +197,17 @@ impl Pepper {
     #[must_use]
     pub fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)
+    }
+
+    /// A key for another use, from which neither the pepper nor the key of any third use can be told.
+    #[must_use]
+    pub fn subkey(&self, purpose: &'static str) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_keyed(&self.0);
+        for field in [SUBKEY_TAG, purpose.as_bytes()] {
+            hasher.update(&u64::try_from(field.len()).unwrap_or(u64::MAX).to_le_bytes());
+            hasher.update(field);
+        }
+        *hasher.finalize().as_bytes()
     }
 }
 

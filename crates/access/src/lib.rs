@@ -3,7 +3,7 @@
 //! [`Granted`] proof that every function of the store takes in place of a bare id.
 //!
 //! Layout, in reading order: [`key`] is the text of an API key and what is kept of it; [`caller`] is who it stands
-//! for; [`right`] lists everything that can be asked for; [`policy`] decides; [`granted`] is the proof.
+//! for; [`right`] lists everything that can be asked for; [`policy`] decides; [`granted`] is the proof; [`witness`] is told of refusals.
 //!
 //! Invariants: a `Caller` comes only from a verified key, from `anonymous` or from `system`; a `Granted<R>` comes only
 //! from the policy; no I/O, nothing async; a secret is never printed, by `Debug` neither.
@@ -13,12 +13,14 @@ pub mod granted;
 pub mod key;
 pub mod policy;
 pub mod right;
+pub mod witness;
 
 pub use caller::{Caller, verify};
 pub use granted::{Granted, KeyRights};
 pub use key::{ApiKey, KeyKind, KeyOwner, KeyRecord, Pepper, PublicId};
 pub use policy::Standing;
 pub use right::{Action, Right};
+pub use witness::Witness;
 
 /// Why a caller may not do something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -155,15 +155,15 @@ mod tests {
     }
 
     fn holder(role: Role, scopes: Scopes) -> Caller {
-        Caller(Who::Tenant(Holder { key: key(), tenant: tenant(1), role, scopes, project: None, owner: None }))
+        Caller::of(Who::Tenant(Holder { key: key(), tenant: tenant(1), role, scopes, project: None, owner: None }))
     }
 
     fn callers() -> [Caller; 8] {
         [
             Caller::anonymous(),
             Caller::system("test"),
-            Caller(Who::Operator { key: key(), acting_for: None }),
-            Caller(Who::Operator { key: key(), acting_for: Some(tenant(1)) }),
+            Caller::of(Who::Operator { key: key(), acting_for: None }),
+            Caller::of(Who::Operator { key: key(), acting_for: Some(tenant(1)) }),
             holder(Role::Admin, Scopes::ALL),
             holder(Role::Member, Scopes::ALL),
             holder(Role::Service, Scopes::ALL),

@@ -64,6 +64,20 @@ macro_rules! rights {
                     $(Self::$global => false,)*
                 }
             }
+
+            /// Whether it changes nothing that is stored, so that doing it needs no event of its own in the trail.
+            #[must_use]
+            pub fn is_read(self) -> bool {
+                self.as_str().starts_with("read_") || self.as_str().starts_with("list_")
+            }
+
+            /// Whether it shows what is in a tenant without changing it: an operator who does so in the tenant's place
+            /// is on record by the check alone. Names and plans say nothing.
+            #[must_use]
+            pub fn shows_what_is_a_tenants(self) -> bool {
+                let says_nothing = matches!(self, Self::ReadTenant | Self::ReadModels);
+                self == Self::CompleteAs || (self.is_of_a_tenant() && self.is_read() && !says_nothing)
+            }
         }
 
         $(

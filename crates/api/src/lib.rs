@@ -9,6 +9,7 @@
 
 mod router;
 
+mod audit;
 mod caller;
 mod completions;
 mod endpoint;

@@ -35,6 +35,8 @@ fn asks(operation: &str) -> Option<&'static [Action]> {
         "export_adapter" => &[A::ReadSources, A::ReadVersions],
         "move_alias" => &[A::MoveAlias],
         "usage_completions" => &[A::ReadUsage],
+        "list_audit_logs" | "verify_audit_logs" => &[A::ReadAudit],
+        "list_operator_audit_logs" | "verify_operator_audit_logs" => &[A::ReadOperatorAudit],
         "create_tenant" => &[A::CreateTenant],
         "list_tenants" => &[A::ListTenants],
         "get_tenant" => &[A::ReadTenant],

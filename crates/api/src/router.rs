@@ -16,11 +16,14 @@ use crate::endpoint::{Access, Endpoint};
 use crate::error::ApiError;
 use crate::metrics::{self, Metrics};
 use crate::state::AppState;
-use crate::{completions, health, keys, models, observe, openapi, runs, sources, tenants, usage, versions};
+use crate::{audit, completions, health, keys, models, observe, openapi, runs, sources, tenants, usage, versions};
 
 /// Every endpoint of the server.
 pub fn endpoints() -> Vec<Endpoint> {
-    [completing(), learning(), serving(), managing(), operating(), anybodys()].into_iter().flatten().collect()
+    [completing(), learning(), serving(), managing(), auditing(), operating(), anybodys()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn completing() -> Vec<Endpoint> {
@@ -131,6 +134,51 @@ fn managing() -> Vec<Endpoint> {
         Endpoint::new("delete_key", TenantAdmin, delete(keys::delete_key), "/v1/keys/{key}")
             .about("Revokes a key within a second, open streams included")
             .gives::<crate::wire::Deleted>(StatusCode::OK),
+    ]
+}
+
+fn auditing() -> Vec<Endpoint> {
+    use Access::{Operator, TenantAdmin};
+    // As OpenAI's API has it, for both trails.
+    let listed = |endpoint: Endpoint| {
+        endpoint
+            .query("effective_at[gt]", "Only events after this second, in unix seconds; also `gte`, `lt`, `lte`")
+            .query("effective_at[gte]", "Only events from this second on")
+            .query("effective_at[lt]", "Only events before this second")
+            .query("effective_at[lte]", "Only events up to this second")
+            .query("event_types", "Only events of these types; may be repeated")
+            .query("actor_ids", "Only events by these keys, people or machines; may be repeated")
+            .query("project_ids", "Only events by keys of these projects; may be repeated")
+            .query("resource_ids", "Only events about these things; may be repeated")
+            .query("limit", "Events per page: 1 to 100, 20 when absent")
+            .query("after", "Only events older than this one: `last_id` of the page before")
+            .query("before", "Only events newer than this one, the nearest of them")
+            .gives::<audit::AuditLogList>(StatusCode::OK)
+    };
+    let list = get(audit::list_audit_logs);
+    let list_all = get(audit::list_operator_audit_logs);
+    vec![
+        listed(Endpoint::new("list_audit_logs", TenantAdmin, list, "/v1/organization/audit_logs")).about(
+            "What was done to the tenant, its keys, its code and its models, newest first, as OpenAI's API has it",
+        ),
+        Endpoint::new(
+            "verify_audit_logs",
+            TenantAdmin,
+            get(audit::verify_audit_logs),
+            "/v1/organization/audit_logs/verification",
+        )
+        .about("Whether the tenant's audit trail is what was written: no event changed, moved, removed or put in")
+        .gives::<audit::AuditVerificationObject>(StatusCode::OK),
+        listed(Endpoint::new("list_operator_audit_logs", Operator, list_all, "/v1/operator/audit_logs"))
+            .about("What was done to the installation, its tenants and their keys, newest first"),
+        Endpoint::new(
+            "verify_operator_audit_logs",
+            Operator,
+            get(audit::verify_operator_audit_logs),
+            "/v1/operator/audit_logs/verification",
+        )
+        .about("Whether every audit trail of the installation is what was written")
+        .gives::<audit::AuditVerificationObject>(StatusCode::OK),
     ]
 }
 

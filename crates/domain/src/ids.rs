@@ -105,6 +105,10 @@ id!(
     InviteId, "invite-", "invite id"
 );
 id!(
+    /// An event of the audit trail.
+    AuditEventId, "audit_log-", "audit event id"
+);
+id!(
     /// One metered request, as clients see it in `id` of a completion.
     RequestId, "cmpl-", "request id"
 );

@@ -21,7 +21,8 @@ pub mod time;
 
 pub use digest::Digest;
 pub use ids::{
-    InviteId, JobId, KeyId, ProjectId, RequestId, RunId, ServiceAccountId, SourceId, TenantId, UserId, VersionNumber,
+    AuditEventId, InviteId, JobId, KeyId, ProjectId, RequestId, RunId, ServiceAccountId, SourceId, TenantId, UserId,
+    VersionNumber,
 };
 pub use money::{MicroUnits, TokenCounts, TokenPrice};
 pub use names::{Label, ModelName, Suffix, TenantName};

@@ -173,6 +173,29 @@ pub const USAGE_BUCKETS_HOUR_MAX: usize = 168;
 /// Buckets of one day in one usage answer, as OpenAI's API has it.
 pub const USAGE_BUCKETS_DAY_MAX: usize = 31;
 
+// Audit.
+
+/// Events of one page of the trail, as OpenAI's API has it.
+pub const AUDIT_PAGE_ROWS_MAX: usize = 100;
+/// Events of a page when a request names no `limit`, as OpenAI's API has it.
+pub const AUDIT_PAGE_ROWS_DEFAULT: usize = 20;
+/// Events that a check of a chain reads at once.
+pub const AUDIT_CHECK_ROWS: usize = 500;
+/// Checks of audit trails at once: each reads and hashes whole chains.
+pub const AUDIT_CHECKS_MAX: usize = 2;
+/// Time between two events about one key that is refused the same thing again, or one operator who looks at the same
+/// kind of thing of one tenant again; what lies between is counted. A minute: an attacker's loop writes 1,440 rows a day.
+pub const AUDIT_NOTE_INTERVAL: Duration = Duration::from_secs(60);
+/// Pairs of key and action that are told apart for that, about 300 bytes each; past it nothing new is noted until one is
+/// a minute old, so that no more rows than these come in a minute whatever is sent.
+pub const AUDIT_NOTES_MAX: usize = 4_096;
+/// How many of them may be one tenant's: all actions by two keys, or a few by many.
+pub const AUDIT_NOTES_PER_TENANT_MAX: usize = 64;
+/// Notes that wait to be written.
+pub const AUDIT_NOTES_QUEUE_MAX: usize = 256;
+/// Values of one filter of the trail: as many as fit a readable address.
+pub const AUDIT_FILTER_VALUES_MAX: usize = 100;
+
 // Storage.
 
 /// Tenants' database files open at once: each costs up to three threads and file handles.
@@ -213,6 +236,7 @@ const _: () = {
     assert!(CHOICES_PER_REQUEST_MAX <= QUEUE_LENGTH_MAX, "a lone request must fit the queue");
     assert!(SLOTS_MAX + PREFILL_CHUNK_TOKENS <= STEP_TOKEN_BUDGET, "decoding must not starve prefill");
     assert!(USAGE_GROUP_ROWS_MAX <= USAGE_QUEUE_ROWS_MAX);
+    assert!(AUDIT_NOTES_PER_TENANT_MAX * 16 <= AUDIT_NOTES_MAX, "one tenant's refusals leave room for others'");
     assert!(SOURCE_FILE_BYTES_MAX <= SOURCE_UNPACKED_BYTES_MAX);
     assert!(REQUEST_BODY_BYTES_MAX < SOURCE_ARCHIVE_BYTES_MAX);
     assert!(REQUEST_HEAD_BYTES_MAX < CONNECTION_BUFFER_BYTES_MAX, "a head is refused by its own limit");

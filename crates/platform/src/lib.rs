@@ -3,7 +3,7 @@
 //!
 //! Layout, in reading order: [`platform`] opens and closes everything; [`completions`] tells a request's story (the
 //! steps lie in `models`, `limits`, `metering` and `stream`, and `watch` cuts it when its key ends); [`tenants`],
-//! [`keys`], [`sources`], [`learn`] (runs), [`versions`] and [`usage`] are the other resources; `adapters` lends tenants' adapters to an engine that knows digests only; `worker` claims jobs
+//! [`keys`], [`sources`], [`learn`] (runs), [`versions`], [`usage`] and [`audit`] are the other resources; `adapters` lends tenants' adapters to an engine that knows digests only; `worker` claims jobs
 //! and `pipeline` carries them out.
 //!
 //! Invariants:
@@ -14,6 +14,7 @@
 //! - nothing prompt-shaped, completion-shaped or key-shaped is logged.
 
 mod adapters;
+pub mod audit;
 pub mod completions;
 mod error;
 pub mod keys;
@@ -35,9 +36,10 @@ mod worker;
 pub use atelier_engine::{EngineOptions, FinishReason};
 pub use atelier_model::{Adapter, AdapterFiles, Model, Tier, WeightFormat};
 pub use atelier_store::{
-    Aliases, BucketWidth, CreatedKey, DatabaseOptions, DatabaseUrls, KeyQuery, KeyRotation, KeySummary, Progress,
-    ROOT_KEY_FILE, RootKey, RootKeyOptions, RunError, RunEvent, RunRecord, RunState, SourceOrigin, SourceRecord,
-    TenantRecord, UsageBucket, UsagePage, UsageQuery, UsageResult, VersionRecord,
+    Aliases, AuditPage, AuditQuery, AuditRecord, Break, BucketWidth, ChainReport, CreatedKey, DatabaseOptions,
+    DatabaseUrls, EventType, KeyQuery, KeyRotation, KeySummary, Progress, ROOT_KEY_FILE, RootKey, RootKeyOptions,
+    RunError, RunEvent, RunRecord, RunState, SourceOrigin, SourceRecord, TenantRecord, UsageBucket, UsagePage,
+    UsageQuery, UsageResult, VersionRecord,
 };
 pub use atelier_trainer::{EvalCard, Interval, ItemLoss, SourceFile, mean_loss, paired_ci95};
 

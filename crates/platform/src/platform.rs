@@ -166,6 +166,8 @@ struct Inner {
     source_roots: Vec<PathBuf>,
     /// Archives and folders that are being read.
     inspections: Semaphore,
+    /// Audit trails that are being checked.
+    audit_checks: Semaphore,
     running_jobs: RunningJobs,
     open: AtomicBool,
     /// Ends the workers.
@@ -217,6 +219,7 @@ impl Platform {
             limits: Arc::default(),
             source_roots: options.source_roots,
             inspections: Semaphore::new(limits::SOURCE_INSPECTIONS_MAX),
+            audit_checks: Semaphore::new(limits::AUDIT_CHECKS_MAX),
             running_jobs: RunningJobs::default(),
             open: AtomicBool::new(true),
             stop: CancellationToken::new(),
@@ -343,6 +346,10 @@ impl Platform {
 
     pub(crate) fn inspections(&self) -> &Semaphore {
         &self.inner.inspections
+    }
+
+    pub(crate) fn audit_checks(&self) -> &Semaphore {
+        &self.inner.audit_checks
     }
 
     pub(crate) fn running_jobs(&self) -> &RunningJobs {

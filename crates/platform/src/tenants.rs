@@ -1,6 +1,6 @@
 //! Tenants: finding, making, moving between plans, new keys, deleting.
 
-use atelier_access::{Caller, right};
+use atelier_access::{Action, Caller, right};
 use atelier_domain::{Plan, Separation, TenantId, TenantName};
 use atelier_store::{CreatedKey, StoreError, TenantRecord};
 
@@ -163,7 +163,8 @@ impl Platform {
         let Some(own) = caller.tenant() else { return Err(PlatformError::NotAuthenticated) };
         let record = self.store().tenant(&caller.grant(right::ReadTenant { tenant: own })?).await?;
         let is_named = record.name.as_str() == tenant || record.id.to_string() == tenant;
-        if is_named { Ok(record) } else { Err(PlatformError::not_found()) }
+        // Whoever names another organization than its own is on record, be there one of that name or not.
+        if is_named { Ok(record) } else { Err(caller.refuse(Action::ReadTenant).into()) }
     }
 }
 

@@ -101,8 +101,7 @@ impl Platform {
         let sources = caller.grant(right::ReadSources { tenant })?;
         let versions = caller.grant(right::ReadVersions { tenant })?;
         let version = self.store().version(&versions, number).await?;
-        let subject = format!("version {number}");
-        self.store().record(&sources, &subject, &serde_json::json!({"act": "export_adapter"})).await?;
+        self.store().record_export(&sources, number).await?;
         Ok(version)
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::commands::audit::AuditCommand;
 use crate::commands::key::KeyCommand;
 
 /// Where everything lives unless told otherwise.
@@ -68,6 +69,12 @@ pub enum Command {
     Eval(EvalArgs),
     /// Print a tenant's use of the last days.
     Usage(TenantArg),
+    /// List what was done by whom, and check that the list is what was written.
+    Audit {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: AuditCommand,
+    },
     /// Check the machine, the data folder and the server, and say what to mend.
     Doctor(DoctorArgs),
     /// Print the OpenAPI document of the server.

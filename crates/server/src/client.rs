@@ -14,6 +14,9 @@ pub const URL_FILE: &str = "server-url";
 /// The file in the data folder that holds the operator's key, mode 0600.
 pub const OPERATOR_KEY_FILE: &str = "operator-key";
 
+/// How an operator's key begins.
+const OPERATOR_KEY_PREFIX: &str = "atl_o_";
+
 /// A server and a key for it.
 #[derive(Clone)]
 pub struct Client {
@@ -56,6 +59,11 @@ impl Client {
     pub fn for_tenant(mut self, tenant: Option<&str>) -> Self {
         self.tenant = tenant.map(str::to_owned);
         self
+    }
+
+    /// Whether it speaks for the installation: by an operator's key, and for no tenant.
+    pub fn is_of_the_installation(&self) -> bool {
+        self.tenant.is_none() && self.key.starts_with(OPERATOR_KEY_PREFIX)
     }
 
     /// Where the server listens.

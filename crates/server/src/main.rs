@@ -62,6 +62,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Complete(args) => commands::complete::run(data, args, output).await,
         Command::Eval(args) => commands::eval::run(data, args, output).await,
         Command::Usage(args) => commands::usage::run(data, args, output).await,
+        Command::Audit { command } => commands::audit::run(data, command, output).await,
         Command::Doctor(args) => commands::doctor::run(data, args, output).await,
         Command::Openapi => commands::openapi::run(),
     }

@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use serde_json::Value as Json;
 use zeroize::Zeroizing;
 
+use crate::audit::Unrecorded;
 use crate::error::StoreError;
 use crate::open::Store;
 use crate::root_key::RootKey;
@@ -227,7 +228,7 @@ impl Store {
             WHERE tenant_id = $1 AND wrapped IS NOT NULL";
         let mut transaction = self.control_for(tenant).begin().await?;
         let destroyed = transaction.execute(SQL, values![tenant, self.now()]).await?;
-        transaction.commit().await?;
+        transaction.commit(Unrecorded::Keys.permit()).await?;
         self.inner.data_keys.forget(tenant);
         if destroyed > 0 {
             self.scour_keys().await;
@@ -245,7 +246,7 @@ impl Store {
         let made = NewGeneration { tenant, generation, state: SealingState::Sealing, hashing: keys.hashing.clone() };
         let mut transaction = self.control_for(tenant).begin().await?;
         insert(&mut transaction, &self.inner.root_key, made, self.now()).await?;
-        transaction.commit().await?;
+        transaction.commit(Unrecorded::Keys.permit()).await?;
         self.inner.data_keys.forget(tenant);
         Ok(())
     }
@@ -261,7 +262,7 @@ impl Store {
         let mut transaction = self.control_for(tenant).begin().await?;
         transaction.execute(SEALED, values![tenant, generation, state.as_str(), wrapped.as_slice()]).await?;
         transaction.execute(DESTROY, values![tenant, generation, self.now()]).await?;
-        transaction.commit().await?;
+        transaction.commit(Unrecorded::Keys.permit()).await?;
         self.inner.data_keys.forget(tenant);
         Ok(())
     }

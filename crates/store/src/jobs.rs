@@ -17,7 +17,8 @@ use atelier_domain::{Digest, JobId, RunId, TenantId, Timestamp};
 use bytes::Bytes;
 use serde_json::{Value as Json, json};
 
-use crate::audit;
+use crate::audit::events::{FINISH_RUN, QUARANTINE_JOB};
+use crate::audit::{Recorded, Unrecorded};
 use crate::blobs::AdapterBlob;
 use crate::data_keys::DataKeys;
 use crate::error::StoreError;
@@ -204,23 +205,23 @@ impl Store {
             return Ok(Claim::NotBefore(not_before));
         }
         let crashes = row.crashes + u32::from(row.state == JobState::Running);
+        let carry_out = grant.narrow(RunJob { tenant })?;
         let Some(run) = find_run_of(&mut transaction, &keys, &row).await? else {
-            quarantine(&mut transaction, &keys, &row, crashes, Poison::Changed, now).await?;
-            transaction.commit().await?;
-            self.drop_checkpoint(tenant, job, row.checkpoint).await?;
-            return Ok(Claim::Ended);
+            return self.take_out_changed(transaction, &keys, carry_out, &row, crashes, now).await;
         };
-        if run.cancel_requested {
+        let recorded = if run.cancel_requested {
             end(&mut transaction, tenant, job, JobState::Cancelled, now).await?;
             runs::finish(&mut transaction, &keys, row.run, RunState::Cancelled, now).await?;
+            let detail = json!({"state": RunState::Cancelled.as_str(), "attempt": row.attempt});
+            self.record_work(&mut transaction, &carry_out, FINISH_RUN.of(row.run, detail)).await?
         } else if crashes >= JOB_CRASHES_MAX {
-            quarantine(&mut transaction, &keys, &row, crashes, Poison::Crashes, now).await?;
+            self.quarantine(&mut transaction, &keys, &carry_out, &row, crashes, Poison::Crashes, now).await?
         } else {
-            let claimed = take(&mut transaction, &keys, grant, &row, crashes, now).await?;
-            transaction.commit().await?;
+            let claimed = take(&mut transaction, &keys, carry_out, &row, crashes, now).await?;
+            transaction.commit(Unrecorded::Job.permit()).await?;
             return Ok(Claim::Claimed(Box::new(claimed), now.plus(JOB_LEASE)));
-        }
-        transaction.commit().await?;
+        };
+        self.commit(transaction, recorded).await?;
         self.drop_checkpoint(tenant, job, row.checkpoint).await?;
         Ok(Claim::Ended)
     }
@@ -235,7 +236,7 @@ impl Store {
         let until = now.plus(JOB_LEASE);
         transaction.execute(SQL, values![lease.tenant, lease.job, until]).await?;
         let run = runs::find(&mut transaction, &keys, lease.run).await?;
-        transaction.commit().await?;
+        transaction.commit(Unrecorded::Job.permit()).await?;
         let is_suspended = self.suspended_at(lease.tenant).await?.is_some();
         Ok(Heartbeat { until, cancel_requested: run.cancel_requested, is_suspended })
     }
@@ -259,7 +260,7 @@ impl Store {
         if runs::last_sequence(&mut transaction, lease.tenant, lease.run).await? < RUN_EVENTS_MAX as u64 {
             runs::append_event(&mut transaction, &keys, lease.run, kind, body, now).await?;
         }
-        transaction.commit().await
+        transaction.commit(Unrecorded::Job.permit()).await
     }
 
     /// Says how far the run is.
@@ -277,7 +278,7 @@ impl Store {
         let (mut transaction, _, _) = self.fenced(grant, lease).await?;
         let (stage, done, total) = (progress.stage.as_str(), progress.done, progress.total);
         transaction.execute(SQL, values![lease.tenant, lease.run, stage, done, total]).await?;
-        transaction.commit().await
+        transaction.commit(Unrecorded::Job.permit()).await
     }
 
     /// Keeps a state from which a later attempt goes on, in place of the one before. Having got further, the job is no
@@ -300,7 +301,7 @@ impl Store {
         let (mut transaction, _, _) = self.fenced(grant, lease).await?;
         let before = find(&mut transaction, lease.tenant, lease.job).await?.and_then(|row| row.checkpoint);
         transaction.execute(SQL, values![lease.tenant, lease.job, digest]).await?;
-        transaction.commit().await?;
+        transaction.commit(Unrecorded::Job.permit()).await?;
         self.drop_checkpoint(lease.tenant, lease.job, before.filter(|before| *before != digest)).await?;
         Ok(digest)
     }
@@ -352,7 +353,7 @@ impl Store {
         if !published {
             self.inner.blobs.delete_adapter(lease.tenant, digest).await?;
         }
-        transaction.commit().await
+        transaction.commit(Unrecorded::Job.permit()).await
     }
 
     /// Gives the job back unharmed: for a server that stops in good order.
@@ -362,7 +363,7 @@ impl Store {
     pub async fn release_job(&self, grant: &Granted<RunJob>, lease: &Lease) -> Result<(), StoreError> {
         let (mut transaction, keys, now) = self.fenced(grant, lease).await?;
         requeue(&mut transaction, &keys, lease, now, now).await?;
-        transaction.commit().await?;
+        transaction.commit(Unrecorded::Job.permit()).await?;
         self.put_job_hint(lease.tenant, lease.job, now).await?;
         self.inner.job_signal.notify_one();
         Ok(())
@@ -390,8 +391,8 @@ impl Store {
         let checkpoint = find(&mut transaction, lease.tenant, lease.job).await?.and_then(|row| row.checkpoint);
         end(&mut transaction, lease.tenant, lease.job, job_state, now).await?;
         runs::finish(&mut transaction, &keys, lease.run, run_state, now).await?;
-        record_end(&mut transaction, grant, lease, run_state, now).await?;
-        transaction.commit().await?;
+        let recorded = self.record_end(&mut transaction, grant, lease, run_state).await?;
+        self.commit(transaction, recorded).await?;
         self.forget_job(lease, checkpoint).await
     }
 
@@ -415,7 +416,7 @@ impl Store {
         if failure.retry && failures < u64::from(JOB_FAILURES_MAX) {
             let due_at = now.plus(retry_delay(failures));
             requeue(&mut transaction, &keys, lease, due_at, now).await?;
-            transaction.commit().await?;
+            transaction.commit(Unrecorded::Job.permit()).await?;
             self.put_job_hint(lease.tenant, lease.job, due_at).await?;
             return Ok(true);
         }
@@ -423,10 +424,63 @@ impl Store {
         runs::set_error(&mut transaction, &keys, lease.run, &failure.code, message).await?;
         end(&mut transaction, lease.tenant, lease.job, JobState::Failed, now).await?;
         runs::finish(&mut transaction, &keys, lease.run, RunState::Failed, now).await?;
-        record_end(&mut transaction, grant, lease, RunState::Failed, now).await?;
-        transaction.commit().await?;
+        let recorded = self.record_end(&mut transaction, grant, lease, RunState::Failed).await?;
+        self.commit(transaction, recorded).await?;
         self.forget_job(lease, checkpoint).await?;
         Ok(false)
+    }
+
+    /// Takes a job out of the queue whose rows somebody changed.
+    async fn take_out_changed(
+        &self,
+        mut transaction: Transaction,
+        keys: &DataKeys,
+        grant: Granted<RunJob>,
+        row: &JobRow,
+        crashes: u32,
+        now: Timestamp,
+    ) -> Result<Claim, StoreError> {
+        let recorded = self.quarantine(&mut transaction, keys, &grant, row, crashes, Poison::Changed, now).await?;
+        self.commit(transaction, recorded).await?;
+        self.drop_checkpoint(keys.tenant(), row.id, row.checkpoint).await?;
+        Ok(Claim::Ended)
+    }
+
+    async fn quarantine(
+        &self,
+        transaction: &mut Transaction,
+        keys: &DataKeys,
+        grant: &Granted<RunJob>,
+        row: &JobRow,
+        crashes: u32,
+        poison: Poison,
+        now: Timestamp,
+    ) -> Result<Recorded, StoreError> {
+        const COUNT: &str = "UPDATE jobs SET crashes = $3 WHERE tenant_id = $1 AND id = $2";
+        let tenant = keys.tenant();
+        transaction.execute(COUNT, values![tenant, row.id, crashes]).await?;
+        end(transaction, tenant, row.id, JobState::Quarantined, now).await?;
+        let (code, message) = match poison {
+            Poison::Crashes => {
+                ("worker_crashed", format!("{crashes} workers in a row died on this run without reaching a checkpoint"))
+            }
+            Poison::Changed => ("run_changed", "what this run was asked for is not as it was written".to_owned()),
+        };
+        runs::set_error(transaction, keys, row.run, code, &message).await?;
+        runs::finish(transaction, keys, row.run, RunState::Failed, now).await?;
+        let event = QUARANTINE_JOB.of(row.run, json!({"crashes": crashes, "reason": code}));
+        self.record_work(transaction, grant, event).await
+    }
+
+    async fn record_end(
+        &self,
+        transaction: &mut Transaction,
+        grant: &Granted<RunJob>,
+        lease: &Lease,
+        state: RunState,
+    ) -> Result<Recorded, StoreError> {
+        let event = FINISH_RUN.of(lease.run, json!({"state": state.as_str(), "attempt": lease.attempt}));
+        self.record_work(transaction, grant, event).await
     }
 
     /// Opens a transaction in which the lease holds: nobody can claim the job before it ends. With it the tenant's keys,
@@ -487,7 +541,7 @@ impl Store {
             ON CONFLICT (tenant_id, job_id) DO UPDATE SET due_at = excluded.due_at";
         let mut transaction = self.control_for(tenant).begin_beside_others().await?;
         transaction.execute(SQL, values![tenant, job, due_at]).await?;
-        transaction.commit().await
+        transaction.commit(Unrecorded::Job.permit()).await
     }
 
     /// Unlike `put_job_hint` it makes none: the job may have ended meanwhile.
@@ -495,13 +549,13 @@ impl Store {
         const SQL: &str = "UPDATE job_hints SET due_at = $3 WHERE tenant_id = $1 AND job_id = $2";
         let mut transaction = self.control_for(tenant).begin_beside_others().await?;
         transaction.execute(SQL, values![tenant, job, due_at]).await?;
-        transaction.commit().await
+        transaction.commit(Unrecorded::Job.permit()).await
     }
 
     pub(crate) async fn remove_job_hint(&self, tenant: TenantId, job: JobId) -> Result<(), StoreError> {
         let mut transaction = self.control_for(tenant).begin_beside_others().await?;
         transaction.execute("DELETE FROM job_hints WHERE tenant_id = $1 AND job_id = $2", values![tenant, job]).await?;
-        transaction.commit().await
+        transaction.commit(Unrecorded::Job.permit()).await
     }
 
     /// At the start: only one server has the folder, so whoever held a lease is dead. Their jobs are due now, and the
@@ -521,14 +575,14 @@ impl Store {
                 let due_at = row.optional_time("lease_until")?.unwrap_or(row.time("due_at")?);
                 hints.push((tenant, row.parsed::<JobId>("id")?, due_at));
             }
-            transaction.commit().await?;
+            transaction.commit(Unrecorded::Job.permit()).await?;
         }
         let mut transaction = self.control().begin().await?;
         transaction.execute("DELETE FROM job_hints", values![]).await?;
         for (tenant, job, due_at) in hints {
             transaction.execute(HINT, values![tenant, job, due_at]).await?;
         }
-        transaction.commit().await
+        transaction.commit(Unrecorded::Job.permit()).await
     }
 }
 
@@ -574,7 +628,7 @@ pub(crate) async fn insert(
 async fn take(
     transaction: &mut Transaction,
     keys: &DataKeys,
-    grant: &Granted<WorkJobs>,
+    grant: Granted<RunJob>,
     row: &JobRow,
     crashes: u32,
     now: Timestamp,
@@ -583,13 +637,13 @@ async fn take(
         lease_until = $5 WHERE tenant_id = $1 AND id = $2";
     const START: &str = "UPDATE runs SET state = 'running', started_at = COALESCE(started_at, $3)
         WHERE tenant_id = $1 AND id = $2";
-    let (tenant, token): (_, [u8; 16]) = (keys.tenant(), random_bytes()?);
+    let (tenant, token): (TenantId, [u8; 16]) = (grant.tenant(), random_bytes()?);
     transaction.execute(TAKE, values![tenant, row.id, crashes, token.as_slice(), now.plus(JOB_LEASE)]).await?;
     transaction.execute(START, values![tenant, row.run, now]).await?;
     runs::append_state_event(transaction, keys, row.run, RunState::Running, now).await?;
     let attempt = u32::try_from(row.attempt + 1).unwrap_or(u32::MAX);
     Ok(ClaimedJob {
-        grant: grant.narrow(RunJob { tenant })?,
+        grant,
         lease: Lease { tenant, job: row.id, run: row.run, attempt, token },
         run: runs::find(transaction, keys, row.run).await?,
         checkpoint: row.checkpoint,
@@ -648,41 +702,6 @@ enum Poison {
     Crashes,
     /// Somebody changed its rows.
     Changed,
-}
-
-async fn quarantine(
-    transaction: &mut Transaction,
-    keys: &DataKeys,
-    row: &JobRow,
-    crashes: u32,
-    poison: Poison,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    const COUNT: &str = "UPDATE jobs SET crashes = $3 WHERE tenant_id = $1 AND id = $2";
-    let tenant = keys.tenant();
-    transaction.execute(COUNT, values![tenant, row.id, crashes]).await?;
-    end(transaction, tenant, row.id, JobState::Quarantined, now).await?;
-    let (code, message) = match poison {
-        Poison::Crashes => {
-            ("worker_crashed", format!("{crashes} workers in a row died on this run without reaching a checkpoint"))
-        }
-        Poison::Changed => ("run_changed", "what this run was asked for is not as it was written".to_owned()),
-    };
-    runs::set_error(transaction, keys, row.run, code, &message).await?;
-    runs::finish(transaction, keys, row.run, RunState::Failed, now).await?;
-    let (subject, detail) = (row.run.to_string(), json!({"crashes": crashes, "reason": code}));
-    audit::append(transaction, now, tenant, &Store::system(), "quarantine_job", &subject, &detail).await
-}
-
-async fn record_end(
-    transaction: &mut Transaction,
-    grant: &Granted<RunJob>,
-    lease: &Lease,
-    state: RunState,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    let (subject, detail) = (lease.run.to_string(), json!({"state": state.as_str(), "attempt": lease.attempt}));
-    audit::append(transaction, now, lease.tenant, grant.actor(), "finish_run", &subject, &detail).await
 }
 
 /// Doubles with every failure after the first.

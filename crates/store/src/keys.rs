@@ -4,10 +4,10 @@ use atelier_access::key::KEY_RANDOM_BYTES;
 use atelier_access::right::ManageKeys;
 use atelier_access::{ApiKey, Caller, Denied, Granted, KeyKind, KeyOwner, KeyRecord, KeyRights, PublicId, verify};
 use atelier_domain::limits::{KEYS_PER_TENANT_MAX, PAGE_ROWS_MAX};
-use atelier_domain::{KeyId, Label, ProjectId, Role, Scopes, TenantId, Timestamp};
+use atelier_domain::{KeyId, Label, ProjectId, Role, Scope, Scopes, TenantId, Timestamp};
 use serde_json::{Value as Json, json};
 
-use crate::audit;
+use crate::audit::events::{BOOTSTRAP, CREATE_KEY, REPLACE_OPERATOR_KEY, REVOKE_KEY, ROTATE_KEY, UPDATE_KEY};
 use crate::error::StoreError;
 use crate::key_cache::announce;
 use crate::open::{Store, random_bytes};
@@ -102,7 +102,7 @@ impl Store {
             None => self.load_key(key.public_id()).await?.ok_or(Denied::NotAuthenticated)?,
         };
         let now = self.now();
-        let caller = verify(&key, &record, &self.inner.pepper, now)?;
+        let caller = verify(&key, &record, &self.inner.pepper, now)?.watched_by(self.inner.observer.witness());
         if self.inner.keys.is_touch_due(key.public_id(), now) {
             self.inner.ledger.touch_key(record.id, now);
         }
@@ -136,11 +136,9 @@ impl Store {
             return Ok(None);
         }
         let made = self.insert_key(&mut transaction, NewRow::of(None, Role::Operator)).await?;
-        let detail = json!({"role": Role::Operator.as_str()});
-        let subject = made.summary.id.to_string();
-        audit::append_operator(&mut transaction, self.now(), None, &Self::system(), "bootstrap", &subject, &detail)
-            .await?;
-        transaction.commit().await?;
+        let event = BOOTSTRAP.of(made.summary.id, json!({"role": Role::Operator.as_str()}));
+        let recorded = self.record_own(&mut transaction, event).await?;
+        self.commit(transaction, recorded).await?;
         Ok(Some(made.key))
     }
 
@@ -153,10 +151,10 @@ impl Store {
         let mut transaction = self.control().begin().await?;
         transaction.execute(REVOKE, values![Role::Operator, self.now()]).await?;
         let made = self.insert_key(&mut transaction, NewRow::of(None, Role::Operator)).await?;
-        let (now, action, subject) = (self.now(), "replace_operator_key", made.summary.id.to_string());
-        audit::append_operator(&mut transaction, now, None, &Self::system(), action, &subject, &json!({})).await?;
+        let event = REPLACE_OPERATOR_KEY.of(made.summary.id, json!({}));
+        let recorded = self.record_own(&mut transaction, event).await?;
         announce(&mut transaction).await?;
-        transaction.commit().await?;
+        self.commit(transaction, recorded).await?;
         self.inner.keys.forget_all();
         Ok(made.key)
     }
@@ -186,9 +184,9 @@ impl Store {
             expires_at: new.expires_at,
         };
         let made = self.insert_key(&mut transaction, row).await?;
-        let detail = detail_of(&made.summary);
-        self.record_key(&mut transaction, grant, "create_key", made.summary.id, &detail).await?;
-        transaction.commit().await?;
+        let event = CREATE_KEY.of(made.summary.id, detail_of(&made.summary));
+        let recorded = self.record_administration(&mut transaction, grant, event).await?;
+        self.commit(transaction, recorded).await?;
         Ok(made)
     }
 
@@ -259,9 +257,10 @@ impl Store {
         if transaction.execute(SQL, values).await? == 0 {
             return Err(NOT_FOUND);
         }
-        self.record_key(&mut transaction, grant, "update_key", key, &detail_of(&after)).await?;
+        let event = UPDATE_KEY.of(key, detail_of(&after));
+        let recorded = self.record_administration(&mut transaction, grant, event).await?;
         announce(&mut transaction).await?;
-        transaction.commit().await?;
+        self.commit(transaction, recorded).await?;
         self.inner.keys.forget_all();
         Ok(after)
     }
@@ -276,9 +275,9 @@ impl Store {
         if transaction.execute(SQL, values![grant.tenant(), key, self.now()]).await? == 0 {
             return Err(NOT_FOUND);
         }
-        self.record_key(&mut transaction, grant, "revoke_key", key, &json!({})).await?;
+        let recorded = self.record_administration(&mut transaction, grant, REVOKE_KEY.of(key, json!({}))).await?;
         announce(&mut transaction).await?;
-        transaction.commit().await?;
+        self.commit(transaction, recorded).await?;
         self.inner.keys.forget_all();
         Ok(())
     }
@@ -295,10 +294,10 @@ impl Store {
         self.living_tenant(&mut transaction, tenant).await?;
         transaction.execute(REVOKE, values![tenant, rights.role(), self.now()]).await?;
         let made = self.insert_key(&mut transaction, NewRow::of(Some(tenant), rights.role())).await?;
-        let detail = detail_of(&made.summary);
-        self.record_key(&mut transaction, grant, "rotate_key", made.summary.id, &detail).await?;
+        let event = ROTATE_KEY.of(made.summary.id, detail_of(&made.summary));
+        let recorded = self.record_administration(&mut transaction, grant, event).await?;
         announce(&mut transaction).await?;
-        transaction.commit().await?;
+        self.commit(transaction, recorded).await?;
         self.inner.keys.forget_all();
         Ok(made)
     }
@@ -349,18 +348,6 @@ impl Store {
             revoked_at: None,
         };
         Ok(CreatedKey { summary, key })
-    }
-
-    async fn record_key(
-        &self,
-        transaction: &mut Transaction,
-        grant: &Granted<ManageKeys>,
-        action: &str,
-        key: KeyId,
-        detail: &Json,
-    ) -> Result<(), StoreError> {
-        let (now, tenant, subject) = (self.now(), Some(grant.tenant()), key.to_string());
-        audit::append_operator(transaction, now, tenant, grant.actor(), action, &subject, detail).await
     }
 
     /// Reads a key's record and remembers it, unless keys changed meanwhile.
@@ -446,7 +433,7 @@ async fn check_belongings(
 fn detail_of(key: &KeySummary) -> Json {
     json!({
         "role": key.role.as_str(),
-        "scopes": key.scopes.to_string(),
+        "scopes": key.scopes.iter().map(Scope::as_str).collect::<Vec<_>>(),
         "project": key.project.map(|project| project.to_string()),
         "expires_at": key.expires_at.map(Timestamp::seconds),
     })

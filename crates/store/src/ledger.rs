@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use crate::audit::Unrecorded;
 use crate::error::StoreError;
 use crate::sql::{Database, Row, Transaction, values};
 use crate::usage::Outcome;
@@ -49,7 +50,6 @@ pub(crate) enum Change {
     Reserve(ReservationRow),
     Checkpoint { request: RequestId, tokens: TokenCounts },
     Settle { request: RequestId, tokens: TokenCounts, cost: MicroUnits, outcome: Outcome },
-    Correct(CorrectionRow),
     TouchKey { key: KeyId, at: Timestamp },
 }
 
@@ -180,7 +180,7 @@ async fn commit_group(
     for (change, _) in group {
         results.push(apply(&mut transaction, now, change).await?);
     }
-    transaction.commit().await?;
+    transaction.commit(Unrecorded::Ledger.permit()).await?;
     Ok(results)
 }
 
@@ -196,7 +196,6 @@ async fn apply(
         Change::Settle { request, tokens, cost, outcome } => {
             settle(transaction, now, *request, *tokens, *cost, *outcome).await.map(Ok)
         }
-        Change::Correct(row) => correct(transaction, now, row).await,
         Change::TouchKey { key, at } => {
             const SQL: &str = "UPDATE keys SET last_used_at = $2 WHERE id = $1";
             transaction.execute(SQL, values![*key, *at]).await.map(|_| Ok(()))
@@ -264,11 +263,13 @@ async fn settle(
     transaction.execute("DELETE FROM usage_open WHERE request_id = $1", values![request]).await.map(|_| ())
 }
 
-async fn correct(
+/// Adds a correction; false when no such request was ever accepted. Right beside the writer: there is one row for each
+/// correction, and none of the writer's is looked at but a reservation.
+pub(crate) async fn correct(
     transaction: &mut Transaction,
     now: Timestamp,
     row: &CorrectionRow,
-) -> Result<Result<(), StoreError>, StoreError> {
+) -> Result<bool, StoreError> {
     const SQL: &str =
         "INSERT INTO usage_events (kind, request_id, tenant_id, key_id, model, plan, accepted_at, written_at,
         input_tokens, input_cached_tokens, output_tokens, price_input, price_input_cached, price_output, cost, reason)
@@ -277,8 +278,7 @@ async fn correct(
         FROM usage_events WHERE request_id = $1 AND kind = 'reservation'";
     let [input, input_cached, output] = row.tokens;
     let values = values![row.request, now, input, input_cached, output, row.cost.get(), row.reason.as_str()];
-    let found = transaction.execute(SQL, values).await? > 0;
-    Ok(if found { Ok(()) } else { Err(StoreError::NotFound { what: "request" }) })
+    Ok(transaction.execute(SQL, values).await? > 0)
 }
 
 /// Settles every request that a killed process left open, at its last checkpoint.
@@ -295,7 +295,7 @@ async fn recover(control: &Database, now: Timestamp) -> Result<(), StoreError> {
         let request = row.parsed("request_id")?;
         settle(&mut transaction, now, request, tokens, price.cost(tokens), Outcome::Recovered).await?;
     }
-    transaction.commit().await?;
+    transaction.commit(Unrecorded::Ledger.permit()).await?;
     if !open.is_empty() {
         tracing::warn!(requests = open.len(), "settled requests that the last server left open");
     }
@@ -342,7 +342,7 @@ mod tests {
             accepted_at: now,
         };
         reserve(&mut transaction, now, &row).await.unwrap().unwrap();
-        transaction.commit().await.unwrap();
+        transaction.commit(Unrecorded::Test.permit()).await.unwrap();
         for statement in ["UPDATE usage_events SET cost = 0", "DELETE FROM usage_events"] {
             let mut transaction = control.begin().await.unwrap();
             assert!(transaction.execute(statement, values![]).await.is_err(), "{statement}");

@@ -6,13 +6,15 @@
 //! Layout, in reading order: `open` takes the folder and the database, `places` says where a tenant's rows are;
 //! [`tenants`] and [`keys`] (remembered by `key_cache`) say who there is; [`models`] says what
 //! may serve a request, [`usage`] what it used (written by `ledger`); [`sources`], [`runs`], [`jobs`] and [`versions`]
-//! are the learning line; [`blobs`] and [`audit`] stand beside. What a tenant gave or made is encrypted: `root_key`
-//! wraps the `data_keys`, `seal` says how they are used, `sealing` brings older data under them and `rotation` changes
-//! them. `sql` alone names the database drivers, `migrate` holds the schema, and `walls` sees that it still stands.
+//! are the learning line; [`blobs`] stands beside, and [`audit`] is written by all. What a tenant gave or made is
+//! encrypted: `root_key` wraps the `data_keys`, `seal` says how they are used, `sealing` brings older data under them and
+//! `rotation` changes them. `sql` alone names the database drivers, `migrate` holds the schema, and `walls` sees that it
+//! still stands.
 //!
 //! Invariants: a row is found only through its tenant; blobs and the columns that hold a tenant's content are sealed
 //! with its key, and open in their own place only; a job's result is published in the transaction that finishes the
-//! job, by the holder of its lease only; the ledger is append-only and a reservation is on disk before it is returned;
+//! job, by the holder of its lease only; nothing is committed without an event of the audit trail or a reason why
+//! there is none; the ledger is append-only and a reservation is on disk before it is returned;
 //! a blob is checked against its name whenever it is read; no SQL is built from input.
 
 pub mod audit;
@@ -41,7 +43,9 @@ pub mod usage;
 pub mod versions;
 mod walls;
 
-pub use audit::AuditRecord;
+pub use audit::events::EventType;
+pub use audit::trail::{AuditActor, AuditPage, AuditQuery, AuditRecord};
+pub use audit::verify::{Break, ChainKind, ChainReport, Fault};
 pub use blobs::AdapterBlob;
 pub use error::StoreError;
 pub use inspect::{inspect, inspect_root_key};

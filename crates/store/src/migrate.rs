@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use atelier_domain::{Digest, Timestamp};
 
+use crate::audit::Unrecorded;
 use crate::error::StoreError;
 use crate::sql::{Database, Server, Transaction, values};
 
@@ -52,6 +53,7 @@ pub(crate) const CONTROL: Schema = schema!("control":
     10 "0010_data_keys",
     16 "0016_suspension",
     20 "0020_organization",
+    22 "0022_audit_chain",
 );
 
 /// The schema of a tenant's database.
@@ -59,6 +61,7 @@ pub(crate) const TENANT: Schema = schema!("tenant":
     1 "0001_first",
     2 "0002_identity",
     3 "0003_moving",
+    22 "0022_audit_chain",
 );
 
 /// What steps on PostgreSQL may call.
@@ -82,7 +85,7 @@ pub(crate) async fn migrate(
     let mut transaction = database.begin().await?;
     transaction.execute(CREATE_HISTORY, values![]).await?;
     apply(&mut transaction, place, steps, now).await?;
-    transaction.commit().await
+    transaction.commit(Unrecorded::Schema.permit()).await
 }
 
 /// Brings a schema of a PostgreSQL database to that of this program, as the owner; without the owner it must be there
@@ -122,7 +125,7 @@ pub(crate) async fn drop_schema(server: &Server, schema: &str) -> Result<(), Sto
             .await?;
         transaction.execute_script(WALLS).await?;
         transaction.execute("SELECT pg_temp.drop_schema($1)", values![schema]).await?;
-        transaction.commit().await
+        transaction.commit(Unrecorded::Schema.permit()).await
     };
     let dropped = dropped.await;
     owner.close().await;
@@ -144,7 +147,7 @@ async fn migrate_as_owner(
     transaction.execute(CREATE_HISTORY, values![]).await?;
     transaction.execute("SELECT pg_temp.show_history()", values![]).await?;
     apply(&mut transaction, place, steps, now).await?;
-    transaction.commit().await
+    transaction.commit(Unrecorded::Schema.permit()).await
 }
 
 /// Whether every step was applied, as far as the application may see.

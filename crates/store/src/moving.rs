@@ -4,12 +4,13 @@
 //! At each moment one of the two places is the tenant's and the other is named as left over. Wherever a move is cut
 //! short, by a fault or a kill, the left over place is removed by the next start, or by the next move.
 
+use atelier_access::Granted;
 use atelier_access::right::ManageTenant;
-use atelier_access::{Caller, Granted};
 use atelier_domain::{Separation, TenantId};
 use serde_json::json;
 
-use crate::audit;
+use crate::audit::Unrecorded;
+use crate::audit::events::MOVE_TENANT;
 use crate::error::StoreError;
 use crate::open::{ServerSide, Store};
 use crate::places;
@@ -27,14 +28,14 @@ impl Store {
     /// [`StoreError::OthersAtWork`]; [`StoreError::Busy`] when transactions of the tenant do not end. The tenant is
     /// where it was then.
     pub async fn move_tenant(&self, grant: &Granted<ManageTenant>, to: Separation) -> Result<TenantRecord, StoreError> {
-        let (store, tenant, actor) = (self.clone(), grant.tenant(), grant.actor().clone());
+        let (store, grant) = (self.clone(), grant.clone());
         // In a task of its own: whoever asked may go away, a move that has begun ends one way or the other.
-        let moved = tokio::spawn(async move { store.move_alone(tenant, &actor, to).await }).await;
+        let moved = tokio::spawn(async move { store.move_alone(&grant, to).await }).await;
         moved.map_err(|_| StoreError::ShuttingDown)?
     }
 
-    async fn move_alone(&self, tenant: TenantId, actor: &Caller, to: Separation) -> Result<TenantRecord, StoreError> {
-        let before = self.read_tenant(tenant).await?;
+    async fn move_alone(&self, grant: &Granted<ManageTenant>, to: Separation) -> Result<TenantRecord, StoreError> {
+        let before = self.read_tenant(grant.tenant()).await?;
         if before.separation == to {
             return Ok(before);
         }
@@ -46,7 +47,7 @@ impl Store {
         if !side.hold.take_alone().await? {
             return Err(StoreError::OthersAtWork);
         }
-        let moved = self.move_rows(side, &before, actor, to).await;
+        let moved = self.move_rows(side, &before, grant, to).await;
         side.hold.share().await?;
         moved
     }
@@ -55,7 +56,7 @@ impl Store {
         &self,
         side: &ServerSide,
         before: &TenantRecord,
-        actor: &Caller,
+        grant: &Granted<ManageTenant>,
         to: Separation,
     ) -> Result<TenantRecord, StoreError> {
         let (tenant, from) = (before.id, before.separation);
@@ -63,7 +64,7 @@ impl Store {
         self.set_leftover(tenant, Some(to)).await?;
         let place = self.tenant_database(tenant).await?;
         let flipped = match place.pause().await {
-            Ok(pause) => self.copy_and_flip(side, pause, before, actor, to).await,
+            Ok(pause) => self.copy_and_flip(side, pause, before, grant, to).await,
             Err(error) => Err(error),
         };
         self.inner.tenants.forget(tenant).await;
@@ -82,7 +83,7 @@ impl Store {
         side: &ServerSide,
         pause: Pause,
         before: &TenantRecord,
-        actor: &Caller,
+        grant: &Granted<ManageTenant>,
         to: Separation,
     ) -> Result<(), StoreError> {
         let (tenant, from, now) = (before.id, before.separation, self.now());
@@ -95,7 +96,7 @@ impl Store {
             target.close().await;
             return Err(error);
         }
-        match self.flip(before, actor, to).await {
+        match self.flip(before, grant, to).await {
             Ok(()) => pause.goes_to(&target).await,
             Err(error) => {
                 target.close().await;
@@ -108,7 +109,12 @@ impl Store {
         Ok(())
     }
 
-    async fn flip(&self, before: &TenantRecord, actor: &Caller, to: Separation) -> Result<(), StoreError> {
+    async fn flip(
+        &self,
+        before: &TenantRecord,
+        grant: &Granted<ManageTenant>,
+        to: Separation,
+    ) -> Result<(), StoreError> {
         const SQL: &str = "UPDATE tenants SET separation = $2, leftover = $3
             WHERE id = $1 AND separation = $3 AND deleted_at IS NULL";
         let (tenant, from) = (before.id, before.separation);
@@ -116,10 +122,9 @@ impl Store {
         if transaction.execute(SQL, values![tenant, to, from]).await? == 0 {
             return Err(StoreError::NotFound { what: "tenant" });
         }
-        let (subject, detail) = (before.name.as_str(), json!({"from": from.as_str(), "to": to.as_str()}));
-        audit::append_operator(&mut transaction, self.now(), Some(tenant), actor, "move_tenant", subject, &detail)
-            .await?;
-        transaction.commit().await
+        let event = MOVE_TENANT.of(tenant, json!({"from": from.as_str(), "to": to.as_str()}));
+        let recorded = self.record_administration(&mut transaction, grant, event).await?;
+        self.commit(transaction, recorded).await
     }
 
     /// Removes what moves left over that a crash cut short.
@@ -141,7 +146,7 @@ impl Store {
     async fn set_leftover(&self, tenant: TenantId, place: Option<Separation>) -> Result<(), StoreError> {
         let mut transaction = self.control_for(tenant).begin().await?;
         transaction.execute("UPDATE tenants SET leftover = $2 WHERE id = $1", values![tenant, place]).await?;
-        transaction.commit().await
+        transaction.commit(Unrecorded::Place.permit()).await
     }
 }
 
@@ -165,7 +170,7 @@ async fn copy(source: &Database, target: &Database) -> Result<(), StoreError> {
     if sent != arrived {
         return Err(StoreError::corrupt(format!("rows that were moved: {sent:?} became {arrived:?}")));
     }
-    into.commit().await
+    into.commit(Unrecorded::Place.permit()).await
 }
 
 /// How many rows of each table there are, and sums over their hashes.

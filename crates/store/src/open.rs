@@ -11,6 +11,8 @@ use atelier_domain::limits::CONTROL_READERS_MAX;
 use atelier_domain::{Clock, RequestId, TenantId, Timestamp};
 use tokio::sync::{Mutex, Notify};
 
+use crate::audit::chain::ChainKey;
+use crate::audit::observer::Observer;
 use crate::blobs::Blobs;
 use crate::data_keys::DataKeyCache;
 use crate::error::StoreError;
@@ -85,6 +87,8 @@ pub(crate) struct Inner {
     pub(crate) blobs: Blobs,
     pub(crate) pepper: Pepper,
     pub(crate) root_key: RootKey,
+    pub(crate) chain_key: ChainKey,
+    pub(crate) observer: Arc<Observer>,
     pub(crate) keys: KeyCache,
     pub(crate) data_keys: DataKeyCache,
     pub(crate) ledger: Ledger,
@@ -112,8 +116,8 @@ struct Opened {
 
 impl Store {
     /// Opens the data folder: locks it, brings the schemas up to date, settles what a killed server left open, seals
-    /// what an older version left plain, and makes its jobs claimable again. Must be called inside a tokio runtime, on
-    /// which the ledger's writer then lives.
+    /// what an older version left plain, makes its jobs claimable again and lets the heads of audit chains follow. Must
+    /// be called inside a tokio runtime, on which the ledger's writer then lives.
     ///
     /// # Errors
     /// [`StoreError::FolderLocked`], [`StoreError::NewerSchema`], [`StoreError::OlderSchema`], [`StoreError::DiskFull`],
@@ -138,8 +142,10 @@ impl Store {
         if is_alone {
             Ledger::recover(&opened.control, clock.now()).await?;
         }
+        let chain_key = ChainKey::new(&pepper);
         let store = Self {
             inner: Arc::new(Inner {
+                observer: Observer::start(opened.control.clone(), chain_key.clone(), Arc::clone(&clock)),
                 ledger: Ledger::start(opened.ledger, Arc::clone(&clock)),
                 tenants: opened.tenants,
                 blobs: Blobs::open(&folder.join(BLOBS_FOLDER))?,
@@ -151,6 +157,7 @@ impl Store {
                 clock,
                 pepper,
                 root_key,
+                chain_key,
                 lock,
             }),
         };
@@ -161,6 +168,7 @@ impl Store {
         store.seal_what_is_plain(is_alone).await?;
         if is_alone {
             store.recover_jobs().await?;
+            store.catch_up_all().await?;
         }
         if let Some(ServerSide { hold, .. }) = &store.inner.server {
             hold.share().await?;
@@ -207,6 +215,7 @@ impl Store {
     /// Commits what the ledger still holds and closes every file. Calls after this fail with
     /// [`StoreError::ShuttingDown`].
     pub async fn close(&self) {
+        self.inner.observer.close().await;
         self.inner.ledger.close().await;
         self.inner.tenants.close_all().await;
         self.inner.control.close().await;

@@ -13,6 +13,7 @@ use atelier_domain::limits::{DATABASE_READERS_MAX, TENANT_DATABASES_OPEN_MAX, TE
 use atelier_domain::{Separation, TenantId, Timestamp};
 use tokio::sync::Mutex;
 
+use crate::audit::Unrecorded;
 use crate::error::StoreError;
 use crate::migrate;
 use crate::sql::{Database, Scope, Server, Transaction, values};
@@ -212,7 +213,7 @@ async fn prepare_file(database: &Database, file: &Path, tenant: TenantId, now: T
     {
         let mut transaction = database.begin().await?;
         identify(&mut transaction, tenant, now).await?;
-        transaction.commit().await?;
+        transaction.commit(Unrecorded::Place.permit()).await?;
     }
     check_identity(database, tenant).await?;
     walls::must_stand(walls::check_file(database, &file.display().to_string(), migrate::TENANT.sqlite).await?)
@@ -322,7 +323,7 @@ pub(crate) async fn create_on_server(
     let made = async {
         let mut transaction = place.begin().await?;
         identify(&mut transaction, tenant, now).await?;
-        transaction.commit().await
+        transaction.commit(Unrecorded::Place.permit()).await
     };
     let made = made.await;
     place.close().await;
@@ -377,7 +378,7 @@ async fn remove_on_server(server: &Server, tenant: TenantId, separation: Separat
         Separation::Pooled | Separation::File => {
             let mut transaction = place_on_server(server, tenant, separation).begin().await?;
             transaction.fetch_one("SELECT erase_rows() AS removed", values![]).await?;
-            transaction.commit().await
+            transaction.commit(Unrecorded::Place.permit()).await
         }
     }
 }

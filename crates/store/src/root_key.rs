@@ -16,6 +16,7 @@ use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::audit::Unrecorded;
 use crate::error::StoreError;
 use crate::open::SECRET_FILE_MODE;
 use crate::places::sync_folder_of;
@@ -192,7 +193,7 @@ pub(crate) async fn settle(
     };
     let mut transaction = control.begin().await?;
     transaction.execute(SET, values![key.fingerprint().as_slice(), now]).await?;
-    transaction.commit().await?;
+    transaction.commit(Unrecorded::Keys.permit()).await?;
     // Another server may have been first.
     match read_fingerprint(control).await? {
         Some(fingerprint) => find(folder, options, &fingerprint),

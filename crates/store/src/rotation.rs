@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use crate::audit;
+use crate::audit::events::ROTATE_ROOT_KEY;
 use crate::data_keys;
 use crate::error::StoreError;
 use crate::open::{OpenOptions, Store};
@@ -85,9 +85,9 @@ impl Store {
         let mut transaction = self.control().begin().await?;
         data_keys::rewrap_all(&mut transaction, &self.inner.root_key, next).await?;
         root_key::set(&mut transaction, next, self.now()).await?;
-        let (actor, subject, detail) = (Self::system(), "root key", json!({}));
-        audit::append_operator(&mut transaction, self.now(), None, &actor, "rotate_root_key", subject, &detail).await?;
-        transaction.commit().await
+        let event = ROTATE_ROOT_KEY.of("root_key", json!({}));
+        let recorded = self.record_own(&mut transaction, event).await?;
+        self.commit(transaction, recorded).await
     }
 }
 
@@ -179,7 +179,7 @@ mod tests {
         let (store, tenant) = with_tenant(folder.path()).await;
         let mut transaction = store.control().begin().await.unwrap();
         transaction.execute("UPDATE data_keys SET state = 'sealing'", Vec::new()).await.unwrap();
-        transaction.commit().await.unwrap();
+        transaction.commit(crate::audit::Unrecorded::Test.permit()).await.unwrap();
         store.inner.data_keys.forget_all();
         assert!(matches!(store.data_keys(tenant).await, Err(StoreError::DoesNotOpen { .. })));
         drop(store);

@@ -6,7 +6,7 @@ use atelier_domain::limits::{IDEMPOTENCY_KEY_BYTES_MAX, PAGE_ROWS_MAX, RUNS_OPEN
 use atelier_domain::{JobId, RunId, SourceId, Suffix, TenantId, Timestamp, VersionNumber};
 use serde_json::{Value as Json, json};
 
-use crate::audit;
+use crate::audit::events::{CANCEL_RUN, START_RUN};
 use crate::data_keys::DataKeys;
 use crate::error::StoreError;
 use crate::jobs;
@@ -167,10 +167,10 @@ impl Store {
         insert(&mut transaction, &keys, grant, &run, (id, job), now).await?;
         jobs::insert(&mut transaction, tenant, job, id, now).await?;
         append_state_event(&mut transaction, &keys, id, RunState::Queued, now).await?;
-        let (subject, detail) = (id.to_string(), json!({"source": run.source.to_string()}));
-        audit::append(&mut transaction, now, tenant, grant.actor(), "start_run", &subject, &detail).await?;
+        let event = START_RUN.of(id, json!({"source": run.source.to_string()}));
+        let recorded = self.record_work(&mut transaction, grant, event).await?;
         let record = find(&mut transaction, &keys, id).await?;
-        transaction.commit().await?;
+        self.commit(transaction, recorded).await?;
         self.inner.job_signal.notify_one();
         Ok(record)
     }
@@ -243,10 +243,9 @@ impl Store {
             jobs::end(&mut transaction, tenant, before.job, jobs::JobState::Cancelled, now).await?;
             finish(&mut transaction, &keys, run, RunState::Cancelled, now).await?;
         }
-        let (subject, detail) = (run.to_string(), json!({}));
-        audit::append(&mut transaction, now, tenant, grant.actor(), "cancel_run", &subject, &detail).await?;
+        let recorded = self.record_work(&mut transaction, grant, CANCEL_RUN.of(run, json!({}))).await?;
         let after = find(&mut transaction, &keys, run).await?;
-        transaction.commit().await?;
+        self.commit(transaction, recorded).await?;
         if after.state.is_final() {
             self.remove_job_hint(tenant, before.job).await?;
         }

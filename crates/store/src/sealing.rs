@@ -9,6 +9,7 @@ use std::sync::Arc;
 use atelier_domain::limits::SEALING_ROWS_MAX;
 use atelier_domain::{Digest, RunId, SourceId, TenantId, VersionNumber};
 
+use crate::audit::Unrecorded;
 use crate::blobs::Resealed;
 use crate::data_keys::{self, DataKeys, NewGeneration, SealingState};
 use crate::error::StoreError;
@@ -71,7 +72,7 @@ impl Store {
             let made = NewGeneration::first(tenant, SealingState::Sealing)?;
             data_keys::insert(&mut transaction, &self.inner.root_key, made, self.now()).await?;
         }
-        transaction.commit().await
+        transaction.commit(Unrecorded::Keys.permit()).await
     }
 
     /// Seals everything of a tenant with its newest key, and destroys the keys before it. Nobody else may write
@@ -145,7 +146,7 @@ async fn seal_sources(place: &Database, keys: &DataKeys, tally: &mut Tally) -> R
             transaction.execute(SET, values![keys.tenant(), id, name]).await?;
         }
     }
-    transaction.commit().await
+    transaction.commit(Unrecorded::Keys.permit()).await
 }
 
 /// Some runs in each transaction, and some events.
@@ -160,7 +161,7 @@ async fn seal_runs(place: &Database, keys: &Arc<DataKeys>, tally: &mut Tally) ->
         for row in &rows {
             seal_run(&mut transaction, keys, row, tally).await?;
         }
-        transaction.commit().await?;
+        transaction.commit(Unrecorded::Keys.permit()).await?;
         for row in &rows {
             let run = row.parsed("id")?;
             seal_events(place, keys, run, tally).await?;
@@ -223,7 +224,7 @@ async fn seal_events(place: &Database, keys: &DataKeys, run: RunId, tally: &mut 
             }
             after = sequence;
         }
-        transaction.commit().await?;
+        transaction.commit(Unrecorded::Keys.permit()).await?;
         if rows.len() < SEALING_ROWS_MAX {
             return Ok(());
         }
@@ -266,5 +267,5 @@ async fn seal_versions(place: &Database, keys: &DataKeys, tally: &mut Tally) -> 
             transaction.execute(versions::INSERT, again).await?;
         }
     }
-    transaction.commit().await
+    transaction.commit(Unrecorded::Keys.permit()).await
 }

@@ -7,7 +7,7 @@ use atelier_domain::{Digest, SourceId, Timestamp};
 use bytes::Bytes;
 use serde_json::json;
 
-use crate::audit;
+use crate::audit::events::{CREATE_SOURCE, DELETE_SOURCE};
 use crate::data_keys::DataKeys;
 use crate::error::StoreError;
 use crate::open::{Store, random_bytes};
@@ -95,11 +95,9 @@ impl Store {
         let name = keys.seal_text(&name_bound(id, digest), &record.name)?;
         let created_by = record.created_by.as_str();
         transaction.execute(INSERT, values![tenant, id, name, origin.as_str(), digest, bytes, created_by, now]).await?;
-        // The trail is plain and for ever: a name that a tenant chose does not belong there.
-        let detail = json!({"bytes": bytes, "digest": digest.to_string()});
-        let subject = id.to_string();
-        audit::append(&mut transaction, now, tenant, grant.actor(), "create_source", &subject, &detail).await?;
-        transaction.commit().await?;
+        let detail = json!({"origin": origin.as_str(), "bytes": bytes, "digest": digest.to_string()});
+        let recorded = self.record_work(&mut transaction, grant, CREATE_SOURCE.of(id, detail)).await?;
+        self.commit(transaction, recorded).await?;
         Ok(record)
     }
 
@@ -153,9 +151,8 @@ impl Store {
             return Err(StoreError::SourceInUse);
         }
         let row = transaction.fetch_optional(DELETE, values![tenant, source]).await?.ok_or(NOT_FOUND)?;
-        let (subject, detail) = (source.to_string(), json!({}));
-        audit::append(&mut transaction, self.now(), tenant, grant.actor(), "delete_source", &subject, &detail).await?;
-        transaction.commit().await?;
+        let recorded = self.record_work(&mut transaction, grant, DELETE_SOURCE.of(source, json!({}))).await?;
+        self.commit(transaction, recorded).await?;
         self.inner.blobs.delete_source(tenant, source, row.parsed("digest")?).await
     }
 }

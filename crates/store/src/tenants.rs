@@ -5,7 +5,8 @@ use atelier_access::right::{CreateTenant, ListTenants, ManageTenant, ReadTenant}
 use atelier_domain::{Plan, Role, Separation, TenantId, TenantName, Timestamp};
 use serde_json::json;
 
-use crate::audit;
+use crate::audit::Unrecorded;
+use crate::audit::events::{CREATE_TENANT, DELETE_TENANT, RESUME_TENANT, SET_PLAN, SUSPEND_TENANT};
 use crate::data_keys::{self, NewGeneration, SealingState};
 use crate::error::StoreError;
 use crate::key_cache::announce;
@@ -93,11 +94,9 @@ impl Store {
         let data_key = NewGeneration::first(tenant.id, SealingState::Sealed)?;
         data_keys::insert(&mut transaction, &self.inner.root_key, data_key, tenant.created_at).await?;
         let made = self.insert_key(&mut transaction, NewRow::of(Some(tenant.id), Role::Admin)).await?;
-        let (subject, detail) = (tenant.name.as_str(), json!({"plan": tenant.plan, "separation": tenant.separation}));
-        let (now, actor) = (tenant.created_at, grant.actor());
-        audit::append_operator(&mut transaction, now, Some(tenant.id), actor, "create_tenant", subject, &detail)
-            .await?;
-        transaction.commit().await?;
+        let event = CREATE_TENANT.of(tenant.id, json!({"plan": tenant.plan, "separation": tenant.separation}));
+        let recorded = self.record_making(&mut transaction, grant, tenant.id, event).await?;
+        self.commit(transaction, recorded).await?;
         Ok(made)
     }
 
@@ -145,10 +144,9 @@ impl Store {
         let mut transaction = self.control_for(tenant).begin().await?;
         let before = self.living_tenant(&mut transaction, tenant).await?;
         transaction.execute(SQL, values![tenant, plan]).await?;
-        let (subject, detail) = (before.name.as_str(), json!({"from": before.plan.as_str(), "to": plan.as_str()}));
-        audit::append_operator(&mut transaction, self.now(), Some(tenant), grant.actor(), "set_plan", subject, &detail)
-            .await?;
-        transaction.commit().await?;
+        let event = SET_PLAN.of(tenant, json!({"from": before.plan.as_str(), "to": plan.as_str()}));
+        let recorded = self.record_administration(&mut transaction, grant, event).await?;
+        self.commit(transaction, recorded).await?;
         Ok(TenantRecord { plan, ..before })
     }
 
@@ -177,10 +175,9 @@ impl Store {
             // Whatever waits looks again at once; what is not due yet is put off again by the claim.
             transaction.execute(HASTEN, values![tenant, now]).await?;
         }
-        let action = if is_suspended { "suspend_tenant" } else { "resume_tenant" };
-        let (subject, detail) = (before.name.as_str(), json!({}));
-        audit::append_operator(&mut transaction, now, Some(tenant), grant.actor(), action, subject, &detail).await?;
-        transaction.commit().await?;
+        let kind = if is_suspended { SUSPEND_TENANT } else { RESUME_TENANT };
+        let recorded = self.record_administration(&mut transaction, grant, kind.of(tenant, json!({}))).await?;
+        self.commit(transaction, recorded).await?;
         self.inner.keys.forget_all();
         self.inner.job_signal.notify_one();
         Ok(TenantRecord { suspended_at, ..before })
@@ -205,15 +202,13 @@ impl Store {
         const REVOKE: &str = "UPDATE keys SET revoked_at = $2 WHERE tenant_id = $1 AND revoked_at IS NULL";
         let (tenant, now) = (grant.tenant(), self.now());
         let mut transaction = self.control_for(tenant).begin().await?;
-        let before = self.living_tenant(&mut transaction, tenant).await?;
+        self.living_tenant(&mut transaction, tenant).await?;
         transaction.execute(DELETE, values![tenant, now]).await?;
         transaction.execute(REVOKE, values![tenant, now]).await?;
         announce(&mut transaction).await?;
         transaction.execute("DELETE FROM job_hints WHERE tenant_id = $1", values![tenant]).await?;
-        let (subject, detail) = (before.name.as_str(), json!({}));
-        audit::append_operator(&mut transaction, now, Some(tenant), grant.actor(), "delete_tenant", subject, &detail)
-            .await?;
-        transaction.commit().await?;
+        let recorded = self.record_administration(&mut transaction, grant, DELETE_TENANT.of(tenant, json!({}))).await?;
+        self.commit(transaction, recorded).await?;
         self.inner.keys.forget_all();
         self.erase_files(tenant).await
     }
@@ -233,7 +228,7 @@ impl Store {
         self.destroy_data_keys(tenant).await?;
         let mut transaction = self.control_for(tenant).begin().await?;
         transaction.execute("UPDATE tenants SET erased_at = $2 WHERE id = $1", values![tenant, self.now()]).await?;
-        transaction.commit().await
+        transaction.commit(Unrecorded::Place.permit()).await
     }
 
     pub(crate) async fn read_tenant(&self, tenant: TenantId) -> Result<TenantRecord, StoreError> {

@@ -8,9 +8,9 @@ use atelier_domain::limits::{USAGE_BUCKETS_DAY_MAX, USAGE_BUCKETS_HOUR_MAX, USAG
 use atelier_domain::{KeyId, MicroUnits, RequestId, TenantId, Timestamp, TokenCounts, TokenPrice};
 use parking_lot::Mutex;
 
-use crate::audit;
+use crate::audit::events::CORRECT_USAGE;
 use crate::error::StoreError;
-use crate::ledger::{Change, CorrectionRow, Leaver, ReservationRow};
+use crate::ledger::{self, Change, CorrectionRow, Leaver, ReservationRow};
 use crate::models::Serving;
 use crate::open::Store;
 use crate::sql::{Row, values};
@@ -281,18 +281,14 @@ impl Store {
     /// [`StoreError::NotFound`] when no such request was ever accepted.
     pub async fn correct_usage(&self, grant: &Granted<CorrectUsage>, correction: Correction) -> Result<(), StoreError> {
         let Correction { request, input, input_cached, output, cost, reason } = correction;
-        // Not later: it would take down all the changes that are committed with it.
-        if reason.contains('\0') {
-            return Err(StoreError::NulInText);
-        }
-        let detail = serde_json::json!({"tokens": [input, input_cached, output], "cost": cost, "reason": reason});
+        let detail = serde_json::json!({"tokens": [input, input_cached, output], "cost": cost});
         let row = CorrectionRow { request, tokens: [input, input_cached, output], cost, reason };
-        self.inner.ledger.write(Change::Correct(row)).await?;
         let mut transaction = self.control().begin().await?;
-        let subject = request.to_string();
-        audit::append_operator(&mut transaction, self.now(), None, grant.actor(), "correct_usage", &subject, &detail)
-            .await?;
-        transaction.commit().await
+        if !ledger::correct(&mut transaction, self.now(), &row).await? {
+            return Err(StoreError::NotFound { what: "request" });
+        }
+        let recorded = self.record_operation(&mut transaction, grant, CORRECT_USAGE.of(request, detail)).await?;
+        self.commit(transaction, recorded).await
     }
 }
 

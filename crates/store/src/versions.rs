@@ -5,7 +5,7 @@ use atelier_access::right::{MoveAlias, ReadVersions, RunJob};
 use atelier_domain::{Digest, RunId, SourceId, Suffix, TenantId, Timestamp, VersionNumber};
 use serde_json::{Value as Json, json};
 
-use crate::audit;
+use crate::audit::events::{MOVE_ALIAS, PUBLISH_VERSION};
 use crate::data_keys::DataKeys;
 use crate::error::StoreError;
 use crate::jobs::{self, JobState, Lease};
@@ -118,9 +118,9 @@ impl Store {
         set_run_version(&mut transaction, lease, record.number).await?;
         jobs::end(&mut transaction, tenant, lease.job(), JobState::Done, now).await?;
         runs::finish(&mut transaction, &keys, run.id, RunState::Live, now).await?;
-        let (subject, detail) = (format!("version {}", record.number), publish_detail(&record, aliases));
-        audit::append(&mut transaction, now, tenant, grant.actor(), "publish_version", &subject, &detail).await?;
-        transaction.commit().await?;
+        let event = PUBLISH_VERSION.of(record.number, publish_detail(&record, aliases));
+        let recorded = self.record_work(&mut transaction, grant, event).await?;
+        self.commit(transaction, recorded).await?;
         self.forget_job(lease, checkpoint).await?;
         Ok(record)
     }
@@ -174,10 +174,9 @@ impl Store {
             return Ok(before);
         }
         let after = move_live(&mut transaction, tenant, target, now).await?;
-        let subject = format!("version {target}");
-        let detail = json!({"live": {"from": before.live, "to": after.live}});
-        audit::append(&mut transaction, now, tenant, grant.actor(), "move_alias", &subject, &detail).await?;
-        transaction.commit().await?;
+        let event = MOVE_ALIAS.of(target, json!({"live": {"from": before.live, "to": after.live}}));
+        let recorded = self.record_work(&mut transaction, grant, event).await?;
+        self.commit(transaction, recorded).await?;
         Ok(after)
     }
 

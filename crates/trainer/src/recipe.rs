@@ -96,7 +96,7 @@ impl TrainOptions {
             beta1: 0.9,
             beta2: 0.99,
             clip_norm: 1.0,
-            patience: 2,
+            patience: 4,
             validations_per_epoch: 2,
             seed: 0,
             checkpoint_steps: 50,

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::cli::{DatabaseArgs, DoctorArgs, RootKeyArgs};
 use crate::client::{Client, OPERATOR_KEY_FILE, URL_FILE};
+use crate::commands::audit;
 use crate::output::Output;
 use crate::serve::{database_options, find_base, root_key_options};
 
@@ -26,7 +27,12 @@ pub async fn run(data: &Path, args: DoctorArgs, output: Output) -> Result<()> {
     checks.extend(folder(data));
     checks.extend(walls(data, &args.database).await);
     checks.push(root_key(data, &args.database, &args.root_key).await);
-    checks.push(server(data).await);
+    let server = server(data).await;
+    let answers = server.good;
+    checks.push(server);
+    if answers {
+        checks.extend(trails(data).await);
+    }
     let good = checks.iter().all(|check| check.good);
     let list: Vec<Value> =
         checks.iter().map(|check| json!({"check": check.what, "ok": check.good, "says": check.says})).collect();
@@ -121,6 +127,23 @@ async fn root_key(data: &Path, database: &DatabaseArgs, args: &RootKeyArgs) -> C
 fn is_private(file: &Path) -> Option<bool> {
     let metadata = std::fs::metadata(file).ok()?;
     Some(std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o077 == 0)
+}
+
+/// Whether the audit trail is what was written, where a server runs that can say so: a line, or one for each break.
+async fn trails(data: &Path) -> Vec<Check> {
+    let what = "audit trail";
+    let Ok(client) = Client::find(data) else { return Vec::new() };
+    let found = match audit::verify(&client).await {
+        Ok(found) => found,
+        Err(error) => return vec![Check { what, good: false, says: format!("cannot look: {error:#}") }],
+    };
+    let chains = found["chains"].as_array().map_or(0, Vec::len);
+    if found["whole"] == json!(true) {
+        let says = format!("{} events in {chains} chains are as they were written", found["events"]);
+        return vec![Check { what, good: true, says }];
+    }
+    let broken = audit::lines(&found).into_iter().filter(|line| line.contains("BROKEN"));
+    broken.map(|says| Check { what, good: false, says }).collect()
 }
 
 fn disk(data: &Path) -> Check {

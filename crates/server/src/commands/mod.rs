@@ -1,5 +1,6 @@
 //! The commands that ask a running server, one file each.
 
+pub mod audit;
 pub mod complete;
 pub mod doctor;
 pub mod eval;

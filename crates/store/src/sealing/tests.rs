@@ -9,6 +9,7 @@ use atelier_domain::{ManualClock, Plan, RunId, SourceId, Suffix, TenantId, Times
 use bytes::Bytes;
 use serde_json::json;
 
+use crate::audit::Unrecorded;
 use crate::open::{DatabaseOptions, OpenOptions};
 use crate::root_key::RootKeyOptions;
 use crate::runs::{NewRun, RunState};
@@ -60,7 +61,7 @@ async fn make_run(store: &Store, tenant: TenantId, source: SourceId, epochs: u32
 async fn tamper(store: &Store, tenant: TenantId, sql: &'static str, values: Vec<crate::sql::Value>) {
     let mut transaction = store.tenant_database(tenant).await.unwrap().begin().await.unwrap();
     assert!(transaction.execute(sql, values).await.unwrap() > 0, "{sql}");
-    transaction.commit().await.unwrap();
+    transaction.commit(Unrecorded::Test.permit()).await.unwrap();
 }
 
 /// A text as it stands in a column.

@@ -17,6 +17,7 @@ use std::path::Path;
 
 use atelier_domain::{Separation, TenantId};
 
+use crate::audit::Permit;
 use crate::error::StoreError;
 pub(crate) use postgres::{Hold, Pause, Server};
 pub(crate) use row::Row;
@@ -206,7 +207,8 @@ impl Transaction {
         self.fetch_optional(sql, values).await?.ok_or_else(|| StoreError::corrupt(format!("no row from: {sql}")))
     }
 
-    pub(crate) async fn commit(self) -> Result<(), StoreError> {
+    /// Makes it last. The permit comes from an event that is recorded in it, or from a reason why there is none.
+    pub(crate) async fn commit(self, _: Permit) -> Result<(), StoreError> {
         match self {
             Self::Sqlite(transaction) => transaction.commit().await,
             Self::Postgres(transaction) => transaction.commit().await,

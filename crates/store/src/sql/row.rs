@@ -3,7 +3,6 @@
 use std::str::FromStr;
 
 use atelier_domain::{Timestamp, VersionNumber};
-use serde_json::Value as Json;
 use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Postgres, Row as _, Sqlite};
@@ -90,10 +89,5 @@ impl Row {
 
     pub(crate) fn optional_version(&self, column: &'static str) -> Result<Option<VersionNumber>, StoreError> {
         self.get::<Option<i64>>(column)?.map(|_| self.version(column)).transpose()
-    }
-
-    pub(crate) fn json(&self, column: &'static str) -> Result<Json, StoreError> {
-        serde_json::from_str(&self.text(column)?)
-            .map_err(|error| StoreError::corrupt(format!("column {column}: {error}")))
     }
 }

@@ -165,6 +165,7 @@ fn failed(statement: &'static str, error: sqlx::Error) -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::super::{Database, Scope, values};
+    use crate::audit::Unrecorded;
     use crate::error::StoreError;
 
     #[tokio::test]
@@ -174,7 +175,7 @@ mod tests {
         let mut transaction = database.begin().await.unwrap();
         transaction.execute("CREATE TABLE notes (text TEXT)", values![]).await.unwrap();
         transaction.execute("INSERT INTO notes VALUES ($1)", values!["kept"]).await.unwrap();
-        transaction.commit().await.unwrap();
+        transaction.commit(Unrecorded::Test.permit()).await.unwrap();
 
         let mut transaction = database.begin().await.unwrap();
         // SQLite answers as on a full disk when the file may not grow.
@@ -192,7 +193,7 @@ mod tests {
         let database = Database::open_sqlite(&folder.path().join("a.db"), true, 1, Scope::Control).await.unwrap();
         let mut transaction = database.begin().await.unwrap();
         transaction.execute("CREATE TABLE notes (text TEXT)", values![]).await.unwrap();
-        transaction.commit().await.unwrap();
+        transaction.commit(Unrecorded::Test.permit()).await.unwrap();
         let mut transaction = database.begin().await.unwrap();
         transaction.execute("INSERT INTO notes VALUES ($1)", values!["dropped"]).await.unwrap();
         drop(transaction);

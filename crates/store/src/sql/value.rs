@@ -1,7 +1,7 @@
 //! What goes into a statement.
 
 use atelier_domain::{
-    Digest, InviteId, JobId, KeyId, Label, Plan, ProjectId, RequestId, Role, RunId, Scopes, Separation,
+    AuditEventId, Digest, InviteId, JobId, KeyId, Label, Plan, ProjectId, RequestId, Role, RunId, Scopes, Separation,
     ServiceAccountId, SourceId, Suffix, TenantId, TenantName, Timestamp, UserId, VersionNumber,
 };
 use serde_json::Value as Json;
@@ -115,6 +115,7 @@ value_by_text!(
     UserId,
     ServiceAccountId,
     InviteId,
+    AuditEventId,
     Digest,
     Plan,
     Role,

@@ -11,10 +11,9 @@ use atelier_access::right::{
     CompleteAs, ManageKeys, ManageTenant, Meter, MoveAlias, ReadAudit, ReadRuns, ReadSources, ReadUsage, ReadVersions,
     StartRun, WriteSources,
 };
-use atelier_domain::{ModelName, Plan, Role};
-use atelier_store::{NewReservation, NewSource, Outcome, RunPage, SourceOrigin};
+use atelier_domain::{ModelName, Plan, Role, VersionNumber};
+use atelier_store::{AuditQuery, NewReservation, NewSource, Outcome, RunPage, SourceOrigin};
 use bytes::Bytes;
-use serde_json::json;
 
 use crate::usage::query;
 use crate::world::{Backend, START, Tenant, World, new_run};
@@ -72,10 +71,12 @@ async fn request(world: &World, tenant: &Tenant, mut dice: Dice) {
         2 => drop(store.sources(&tenant.may(ReadSources { tenant: id })).await),
         3 => drop(store.runs(&tenant.may(ReadRuns { tenant: id }), RunPage { limit: 9, after: None }).await),
         4 => drop(store.versions(&tenant.may(ReadVersions { tenant: id })).await),
-        5 => drop(store.audit(&tenant.may(ReadAudit { tenant: id }), 0, 9).await),
+        5 => drop(
+            store.audit(&tenant.may(ReadAudit { tenant: id }), &AuditQuery { limit: 9, ..AuditQuery::default() }).await,
+        ),
         6 => drop(store.usage(&tenant.may(ReadUsage { tenant: id }), &query(START)).await),
         7 => drop(store.keys(&tenant.may(ManageKeys { tenant: id }), atelier_store::KeyQuery::default()).await),
-        8 => drop(store.record(&tenant.may(ReadSources { tenant: id }), "folder", &json!({})).await),
+        8 => drop(store.record_export(&tenant.may(ReadSources { tenant: id }), VersionNumber::FIRST).await),
         9 => drop(store.roll_back(&tenant.may(MoveAlias { tenant: id }), None).await),
         // Rarely: what is listed should not grow.
         10 if dice.below(32) == 0 => {

@@ -6,7 +6,7 @@ use atelier_access::right::{
     ReadVersions, StartRun, WriteSources,
 };
 use atelier_domain::{Digest, ModelName, Plan};
-use atelier_store::{NewReservation, Progress, RunEnd, RunFailure, RunPage, StoreError};
+use atelier_store::{AuditQuery, NewReservation, Progress, RunEnd, RunFailure, RunPage, StoreError};
 use bytes::Bytes;
 use serde_json::json;
 
@@ -35,7 +35,15 @@ on_each_database! {
         let name = "ft:atelier-base:acme:code:1".parse().unwrap();
         assert_error!(store.resolve(&evil.may(CompleteAs { tenant }), &name).await, StoreError::NotFound { .. });
         assert_eq!(store.models(&evil.may(ReadModels { tenant })).await.unwrap().len(), 2);
-        assert!(store.audit(&evil.may(ReadAudit { tenant }), 0, 9).await.unwrap().is_empty());
+        let trail = store.audit(&evil.may(ReadAudit { tenant }), &AuditQuery { limit: 99, ..AuditQuery::default() }).await.unwrap();
+        assert!(trail.records.iter().all(|record| record.tenant == Some(tenant)), "{trail:?}");
+        let theirs = &crate::audit::work(&world, &acme).await[0];
+        for query in [
+            AuditQuery { after: Some(theirs.id), ..AuditQuery::default() },
+            AuditQuery { before: Some(theirs.id), ..AuditQuery::default() },
+        ] {
+            assert_error!(store.audit(&evil.may(ReadAudit { tenant }), &query).await, StoreError::NotFound { what: "event" });
+        }
         let keys = store.keys(&evil.may(ManageKeys { tenant }), atelier_store::KeyQuery::default()).await.unwrap();
         assert!(keys.iter().all(|key| Some(key.id) != acme.admin.key()));
         let key = acme.admin.key().unwrap();

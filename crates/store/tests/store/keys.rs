@@ -5,7 +5,7 @@ use std::time::Duration;
 use atelier_access::right::{ManageKeys, ReadOperatorAudit};
 use atelier_access::{ApiKey, Denied, KeyKind};
 use atelier_domain::{KeyId, Plan, Role, Scope, Scopes};
-use atelier_store::{KeyChange, KeyQuery, KeySummary, NewKey, StoreError};
+use atelier_store::{AuditQuery, KeyChange, KeyQuery, KeySummary, NewKey, StoreError};
 
 use crate::world::{Backend, START, World, assert_error, new_key, on_each_database, open_store};
 
@@ -96,10 +96,13 @@ on_each_database! {
         let made = world.key(&tenant, Role::Member).await;
         world.store.revoke_key(&grant, made.summary.id).await.unwrap();
         world.store.rotate_key(&grant).await.unwrap();
-        let trail = world.store.operator_audit(&world.operator.grant(ReadOperatorAudit).unwrap(), 0, 100).await.unwrap();
+        let query = AuditQuery { limit: 100, ..AuditQuery::default() };
+        let read = world.operator.grant(ReadOperatorAudit).unwrap();
+        let mut trail = world.store.operator_audit(&read, &query).await.unwrap().records;
+        trail.sort_by_key(|record| (record.tenant, record.sequence));
         let actions: Vec<_> = trail.iter().map(|record| record.action.as_str()).collect();
         assert_eq!(actions, ["bootstrap", "create_tenant", "create_key", "revoke_key", "rotate_key"]);
-        assert_eq!(trail[2].actor, tenant.admin.to_string());
+        assert_eq!(trail[2].actor.text, tenant.admin.to_string());
         let secret = &made.key.reveal()[23..60];
         assert!(!format!("{trail:?}").contains(secret));
         assert!(trail[3].subject.parse::<KeyId>().is_ok());

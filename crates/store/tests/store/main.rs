@@ -3,6 +3,7 @@
 mod world;
 
 mod attacks;
+mod audit;
 mod cancellation;
 mod drift;
 mod encryption;
