@@ -9,6 +9,7 @@ mod attacks;
 mod audit;
 mod bad_input;
 mod crash;
+mod encryption;
 mod exposure;
 mod line;
 mod metrics;

@@ -23,12 +23,14 @@ const POLL: Duration = Duration::from_millis(50);
 /// Bytes of a server's log that a failed test shows.
 const LOG_SHOWN_BYTES: usize = 4_000;
 /// Variables that would make a child find another server, folder or base than the test's.
-const OUR_VARIABLES: [&str; 12] = [
+const OUR_VARIABLES: [&str; 14] = [
     "ATELIER_DATA",
     "ATELIER_DATABASE",
     "ATELIER_DATABASE_OWNER",
     "ATELIER_URL",
     "ATELIER_KEY",
+    "ATELIER_ROOT_KEY",
+    "ATELIER_ROOT_KEY_FILE",
     "ATELIER_BASE",
     "ATELIER_LISTEN",
     "ATELIER_TLS_CERT",

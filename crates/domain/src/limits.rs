@@ -214,6 +214,12 @@ pub const POSTGRES_STATEMENTS_MAX: usize = 256;
 pub const POSTGRES_IDLE_TRANSACTION_MAX: Duration = Duration::from_secs(300);
 /// Tenants whose place on PostgreSQL is remembered: about 300 bytes each.
 pub const TENANT_PLACES_MAX: usize = 10_000;
+/// Tenants whose data keys are kept unwrapped: some 200 bytes each.
+pub const DATA_KEYS_CACHED_MAX: usize = 10_000;
+/// Bytes of a blob past which sealing or opening it is no work for a thread that serves others meanwhile: a millisecond.
+pub const SEAL_INLINE_BYTES_MAX: usize = MIB;
+/// Rows that are sealed at once when older data is brought under a key: a few MiB.
+pub const SEALING_ROWS_MAX: usize = 200;
 /// How often a group of the ledger is tried again when the database had others before it.
 pub const LEDGER_ATTEMPTS_MAX: usize = 5;
 /// How long a statement waits for a lock or a connection before it fails.

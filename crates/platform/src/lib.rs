@@ -37,8 +37,9 @@ pub use atelier_engine::{EngineOptions, FinishReason};
 pub use atelier_model::{Adapter, AdapterFiles, Model, Tier, WeightFormat};
 pub use atelier_store::{
     Aliases, AuditPage, AuditQuery, AuditRecord, Break, BucketWidth, ChainReport, CreatedKey, DatabaseOptions,
-    DatabaseUrls, EventType, KeyQuery, KeySummary, Progress, RunError, RunEvent, RunRecord, RunState, SourceOrigin,
-    SourceRecord, TenantRecord, UsageBucket, UsagePage, UsageQuery, UsageResult, VersionRecord,
+    DatabaseUrls, EventType, KeyQuery, KeyRotation, KeySummary, Progress, ROOT_KEY_FILE, RootKey, RootKeyOptions,
+    RunError, RunEvent, RunRecord, RunState, SourceOrigin, SourceRecord, TenantRecord, UsageBucket, UsagePage,
+    UsageQuery, UsageResult, VersionRecord,
 };
 pub use atelier_trainer::{EvalCard, Interval, ItemLoss, SourceFile, mean_loss, paired_ci95};
 
@@ -49,7 +50,10 @@ pub use learn::{LearnOptions, RunKind, StartRun, run_kind};
 pub use models::ModelInfo;
 pub use pipeline::evaluate::held_out_losses;
 pub use pipeline::{RunResult, pack_folder};
-pub use platform::{BaseInfo, Opened, Platform, PlatformOptions, PlatformStats, inspect_base, inspect_walls};
+pub use platform::{
+    BaseInfo, Opened, Platform, PlatformOptions, PlatformStats, inspect_base, inspect_root_key, inspect_walls,
+    rotate_keys,
+};
 pub use stream::{CompletionEvent, CompletionStream, TokenLogprobText, Usage};
 pub use tenants::{CreatedTenant, TenantChange};
 pub use versions::{ListedVersion, VersionList};

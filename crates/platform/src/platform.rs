@@ -9,7 +9,7 @@ use atelier_access::{ApiKey, Caller};
 use atelier_domain::{Digest, SystemClock, limits};
 use atelier_engine::{Engine, EngineOptions};
 use atelier_model::{Compute, LoadOptions, Model, Tier, WeightFormat};
-use atelier_store::{DatabaseOptions, OpenOptions, Store};
+use atelier_store::{DatabaseOptions, KeyRotation, OpenOptions, RootKeyOptions, Store};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -28,6 +28,8 @@ pub struct PlatformOptions {
     pub data: PathBuf,
     /// Where rows are.
     pub database: DatabaseOptions,
+    /// Where the root key is, with which the keys of all data are wrapped.
+    pub root_key: RootKeyOptions,
     /// The base model's folder, in Hugging Face layout.
     pub base: PathBuf,
     /// How to hold the base's weights.
@@ -51,6 +53,7 @@ impl PlatformOptions {
         Self {
             data,
             database: DatabaseOptions::Files,
+            root_key: RootKeyOptions::InFolder,
             base,
             weight_format: WeightFormat::Bf16,
             tier: None,
@@ -69,6 +72,32 @@ impl PlatformOptions {
 pub async fn inspect_walls(data: &Path, database: &DatabaseOptions) -> Result<Option<Vec<String>>, PlatformError> {
     let findings = atelier_store::inspect(data, database).await?;
     Ok(findings.map(|findings| findings.iter().map(ToString::to_string).collect()))
+}
+
+/// Where the root key is, when it is there and the one that the data is sealed with. None where nothing is sealed yet.
+///
+/// # Errors
+/// When it is not there, or another one; when the database cannot be asked.
+pub async fn inspect_root_key(
+    data: &Path,
+    database: &DatabaseOptions,
+    root_key: &RootKeyOptions,
+) -> Result<Option<String>, PlatformError> {
+    Ok(atelier_store::inspect_root_key(data, database, root_key).await?)
+}
+
+/// Changes the root key and, where that is asked for, the keys of all data. No server may run on the data.
+///
+/// # Errors
+/// When one does; when the root key is not there, or another one; when a new one can be kept nowhere.
+pub async fn rotate_keys(
+    data: PathBuf,
+    database: DatabaseOptions,
+    root_key: RootKeyOptions,
+    rotation: &KeyRotation,
+) -> Result<(), PlatformError> {
+    let options = OpenOptions { folder: data, database, root_key, clock: Arc::new(SystemClock) };
+    Ok(atelier_store::rotate_keys(options, rotation).await?)
 }
 
 /// An open platform.
@@ -170,9 +199,13 @@ impl Platform {
         // The base first: a wrong one leaves no data folder behind.
         let base = load_base(&options).await?;
         let clock = Arc::new(SystemClock);
-        let store =
-            Store::open(OpenOptions { folder: options.data.clone(), database: options.database.clone(), clock })
-                .await?;
+        let store = Store::open(OpenOptions {
+            folder: options.data.clone(),
+            database: options.database.clone(),
+            root_key: options.root_key.clone(),
+            clock,
+        })
+        .await?;
         let first_operator_key = store.bootstrap_operator_key().await?;
         let adapters = Arc::new(Adapters::new(store.clone(), Arc::clone(&base)));
         let engine = Engine::start(Arc::clone(&base), Arc::clone(&adapters) as _, options.engine.clone());

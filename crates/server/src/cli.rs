@@ -16,10 +16,10 @@ const DEFAULT_DATA: &str = "./atelier-data";
 #[command(
     name = "atelier",
     version,
-    after_help = "First steps:\n  atelier demo                                  see the whole line in a few minutes\n  atelier serve                                 start a server on 127.0.0.1:8080\n  atelier tenant create acme --plan tuned       make a tenant and its key\n  atelier learn --tenant acme ./code --wait     teach it that tenant's code\n\nAll commands but `serve`, `demo` and `openapi` talk to the running server. They find it through --data,\nor through ATELIER_URL and ATELIER_KEY; ATELIER_CA names the certificates that they trust instead of the system's."
+    after_help = "First steps:\n  atelier demo                                  see the whole line in a few minutes\n  atelier serve                                 start a server on 127.0.0.1:8080\n  atelier tenant create acme --plan tuned       make a tenant and its key\n  atelier learn --tenant acme ./code --wait     teach it that tenant's code\n\nAll commands but `serve`, `demo`, `root-key` and `openapi` talk to the running server. They find it through --data,\nor through ATELIER_URL and ATELIER_KEY; ATELIER_CA names the certificates that they trust instead of the system's."
 )]
 pub struct Cli {
-    /// Folder of the server: databases, blobs, the operator's key.
+    /// Folder of the server: databases, blobs, the operator's key, the root key.
     #[arg(long, global = true, env = "ATELIER_DATA", default_value = DEFAULT_DATA, value_name = "DIR")]
     pub data: PathBuf,
 
@@ -50,6 +50,12 @@ pub enum Command {
         /// What to do with them.
         #[command(subcommand)]
         command: KeyCommand,
+    },
+    /// Change the key that wraps the keys of all data, while no server runs.
+    RootKey {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: RootKeyCommand,
     },
     /// Learn from a folder of code; the better adapter goes live by itself.
     Learn(LearnArgs),
@@ -90,6 +96,10 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub database: DatabaseArgs,
 
+    /// Where the root key is.
+    #[command(flatten)]
+    pub root_key: RootKeyArgs,
+
     /// Folder on this machine from which tenants may learn by path; may be repeated.
     #[arg(long = "source-root", value_name = "DIR")]
     pub source_roots: Vec<PathBuf>,
@@ -122,6 +132,15 @@ pub struct ListenArgs {
     /// What clients call this server, as https://atelier.example.com; commands on this machine use it too.
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
+}
+
+/// Where the root key is, with which the keys of all data are wrapped.
+#[derive(Debug, Clone, Default, Args)]
+pub struct RootKeyArgs {
+    /// File of the root key, 32 bytes in base64 or hexadecimal, or ATELIER_ROOT_KEY with the key itself; a file in the
+    /// data folder when absent, made with the folder. Keep a copy: without it the data cannot be read.
+    #[arg(long, env = "ATELIER_ROOT_KEY_FILE", value_name = "FILE")]
+    pub root_key: Option<PathBuf>,
 }
 
 /// Where rows are. The addresses may hold passwords: they are not printed.
@@ -403,4 +422,30 @@ pub struct DoctorArgs {
     /// Where rows are.
     #[command(flatten)]
     pub database: DatabaseArgs,
+
+    /// Where the root key is.
+    #[command(flatten)]
+    pub root_key: RootKeyArgs,
+}
+
+/// What to do with the root key.
+#[derive(Debug, Subcommand)]
+pub enum RootKeyCommand {
+    /// Make a new root key and wrap every tenant's data key with it. No server may run; killed at any moment, it leaves
+    /// data that the next start reads.
+    Rotate {
+        /// File of a new key that you made: name it at the next start. Without it the new key takes the old one's place
+        /// in its file.
+        #[arg(long, value_name = "FILE")]
+        next: Option<PathBuf>,
+        /// Make new data keys of all tenants too and encrypt all data anew, which takes its time.
+        #[arg(long)]
+        data_keys: bool,
+        /// Where rows are.
+        #[command(flatten)]
+        database: DatabaseArgs,
+        /// Where the root key is.
+        #[command(flatten)]
+        root_key: RootKeyArgs,
+    },
 }

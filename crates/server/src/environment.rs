@@ -1,7 +1,10 @@
-//! The variables of the environment that are not flags: where a command finds the server. Nothing else in Atelier
-//! reads the environment.
+//! The variables of the environment that are not flags: where a command finds the server, and what must not stand on a
+//! command line. Nothing else in Atelier reads the environment.
 
 use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use atelier_platform::RootKey;
 
 /// URL of the server, instead of what the data folder says.
 pub fn url() -> Option<String> {
@@ -11,6 +14,14 @@ pub fn url() -> Option<String> {
 /// Key to use, instead of the operator's in the data folder.
 pub fn key() -> Option<String> {
     std::env::var("ATELIER_KEY").ok().filter(|key| !key.is_empty())
+}
+
+/// The root key itself, where the operator keeps it in no file.
+pub fn root_key() -> Result<Option<RootKey>> {
+    match std::env::var("ATELIER_ROOT_KEY").ok().filter(|key| !key.is_empty()) {
+        Some(text) => text.parse().map(Some).context("ATELIER_ROOT_KEY"),
+        None => Ok(None),
+    }
 }
 
 /// File of certificates to trust, instead of the system's.

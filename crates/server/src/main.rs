@@ -55,6 +55,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Demo(args) => demo::run(args, output).await,
         Command::Tenant { command } => commands::tenant::run(data, command, output).await,
         Command::Key { command } => commands::key::run(data, command, output).await,
+        Command::RootKey { command } => commands::root_key::run(data, command, output).await,
         Command::Learn(args) => commands::learn::run(data, args, output).await,
         Command::Versions(args) => commands::versions::list(data, args, output).await,
         Command::Rollback(args) => commands::versions::roll_back(data, args, output).await,

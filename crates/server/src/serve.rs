@@ -6,11 +6,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use atelier_platform::{DatabaseOptions, DatabaseUrls, Opened, Platform, PlatformOptions};
+use atelier_platform::{DatabaseOptions, DatabaseUrls, Opened, Platform, PlatformOptions, RootKeyOptions};
 use serde_json::json;
 
-use crate::cli::{DatabaseArgs, EngineArgs, ServeArgs, WeightsArg};
+use crate::cli::{DatabaseArgs, EngineArgs, RootKeyArgs, ServeArgs, WeightsArg};
 use crate::client::{OPERATOR_KEY_FILE, URL_FILE};
+use crate::environment;
 use crate::listen::{Listen, Listener};
 use crate::output::Output;
 
@@ -20,7 +21,8 @@ const SHIPPED_BASE: &str = "models/atelier-base";
 /// Runs a server until it is told to stop.
 pub async fn run(data: &Path, args: ServeArgs, output: Output) -> Result<()> {
     let listen = Listen::from_args(args.listen)?;
-    let options = platform_options(data, &args.engine, &args.database, args.source_roots.clone(), args.workers)?;
+    let mut options = platform_options(data, &args.engine, &args.database, args.source_roots.clone(), args.workers)?;
+    options.root_key = root_key_options(&args.root_key)?;
     let server = Server::start(data, options, listen).await?;
     announce(&server, output)?;
     stop_signal().await?;
@@ -107,6 +109,16 @@ pub fn database_options(database: &DatabaseArgs) -> DatabaseOptions {
             owner: database.database_owner.clone(),
         }),
         None => DatabaseOptions::Files,
+    }
+}
+
+/// Flag and environment → where the root key is.
+pub fn root_key_options(args: &RootKeyArgs) -> Result<RootKeyOptions> {
+    match (&args.root_key, environment::root_key()?) {
+        (Some(_), Some(_)) => anyhow::bail!("the root key is in ATELIER_ROOT_KEY and in a file: say one of them"),
+        (Some(file), None) => Ok(RootKeyOptions::File(file.clone())),
+        (None, Some(key)) => Ok(RootKeyOptions::Given(key)),
+        (None, None) => Ok(RootKeyOptions::InFolder),
     }
 }
 

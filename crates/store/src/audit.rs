@@ -62,6 +62,8 @@ pub(crate) enum Unrecorded {
     Job,
     /// Where a chain ends.
     Head,
+    /// Data keys, which are made and destroyed with their tenants, and rows that are sealed: they say what they said.
+    Keys,
     /// What a test needs.
     #[cfg(test)]
     Test,

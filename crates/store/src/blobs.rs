@@ -1,11 +1,12 @@
-//! Blobs: archives, checkpoints and adapters, under a prefix of their tenant's own, checked against their names.
+//! Blobs: archives, checkpoints and adapters, under a prefix of their tenant's own, sealed with its key for the place
+//! where they lie, and checked against their names.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use atelier_access::Granted;
 use atelier_access::right::LoadAdapter;
-use atelier_domain::limits::ADAPTER_FILE_BYTES_MAX;
+use atelier_domain::limits::{ADAPTER_FILE_BYTES_MAX, SEAL_INLINE_BYTES_MAX};
 use atelier_domain::{Digest, JobId, SourceId, TenantId};
 use bytes::Bytes;
 use futures_util::TryStreamExt;
@@ -13,8 +14,10 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path as Location;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 
+use crate::data_keys::{self, DataKeys};
 use crate::error::StoreError;
 use crate::open::Store;
+use crate::seal::Bound;
 
 /// Begins every stored adapter; the last character is the version of the layout.
 const ADAPTER_MAGIC: &[u8; 8] = b"ATLADPT1";
@@ -36,10 +39,14 @@ impl Store {
     /// The files of the tenant's adapter of this digest.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] when the tenant has no such adapter; [`StoreError::Corrupt`] when the files are not what
-    /// was put there for this tenant under this digest.
+    /// [`StoreError::NotFound`] when the tenant has no such adapter; [`StoreError::DoesNotOpen`] or
+    /// [`StoreError::Corrupt`] when the files are not what was put there for this tenant under this digest.
     pub async fn adapter(&self, grant: &Granted<LoadAdapter>, digest: Digest) -> Result<AdapterBlob, StoreError> {
-        self.inner.blobs.get_adapter(grant.tenant(), digest).await
+        let keys = match self.data_keys(grant.tenant()).await {
+            Err(StoreError::NotFound { .. }) => return Err(StoreError::NotFound { what: "adapter" }),
+            keys => keys?,
+        };
+        self.inner.blobs.get_adapter(&keys, digest).await
     }
 }
 
@@ -47,6 +54,17 @@ impl Store {
 #[derive(Debug)]
 pub(crate) struct Blobs {
     objects: Arc<dyn ObjectStore>,
+}
+
+/// What became of a blob that was to be sealed with the newest key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Resealed {
+    /// It was already.
+    Was,
+    /// It is now.
+    Is,
+    /// It is nothing that was ever stored under this name, and was left as it is.
+    Damaged,
 }
 
 impl Blobs {
@@ -58,22 +76,22 @@ impl Blobs {
 
     pub(crate) async fn put_source(
         &self,
-        tenant: TenantId,
+        keys: &Arc<DataKeys>,
         source: SourceId,
         archive: Bytes,
     ) -> Result<Digest, StoreError> {
         let digest = Digest::of(&archive);
-        self.put(&source_location(tenant, source, digest), archive).await?;
+        self.put(keys, &source_name(source, digest), archive).await?;
         Ok(digest)
     }
 
     pub(crate) async fn get_source(
         &self,
-        tenant: TenantId,
+        keys: &Arc<DataKeys>,
         source: SourceId,
         digest: Digest,
     ) -> Result<Bytes, StoreError> {
-        self.get_checked(&source_location(tenant, source, digest), digest, "source").await
+        self.get_checked(keys, &source_name(source, digest), digest, "source").await
     }
 
     pub(crate) async fn delete_source(
@@ -82,27 +100,27 @@ impl Blobs {
         source: SourceId,
         digest: Digest,
     ) -> Result<(), StoreError> {
-        self.delete(&source_location(tenant, source, digest)).await
+        self.delete(&location(tenant, &source_name(source, digest))).await
     }
 
     pub(crate) async fn put_checkpoint(
         &self,
-        tenant: TenantId,
+        keys: &Arc<DataKeys>,
         job: JobId,
         state: Bytes,
     ) -> Result<Digest, StoreError> {
         let digest = Digest::of(&state);
-        self.put(&checkpoint_location(tenant, job, digest), state).await?;
+        self.put(keys, &checkpoint_name(job, digest), state).await?;
         Ok(digest)
     }
 
     pub(crate) async fn get_checkpoint(
         &self,
-        tenant: TenantId,
+        keys: &Arc<DataKeys>,
         job: JobId,
         digest: Digest,
     ) -> Result<Bytes, StoreError> {
-        self.get_checked(&checkpoint_location(tenant, job, digest), digest, "checkpoint").await
+        self.get_checked(keys, &checkpoint_name(job, digest), digest, "checkpoint").await
     }
 
     pub(crate) async fn delete_checkpoint(
@@ -111,55 +129,98 @@ impl Blobs {
         job: JobId,
         digest: Digest,
     ) -> Result<(), StoreError> {
-        self.delete(&checkpoint_location(tenant, job, digest)).await
+        self.delete(&location(tenant, &checkpoint_name(job, digest))).await
     }
 
     pub(crate) async fn put_adapter(
         &self,
-        tenant: TenantId,
+        keys: &Arc<DataKeys>,
         digest: Digest,
         files: &AdapterBlob,
     ) -> Result<(), StoreError> {
         if files.config.len() + files.weights.len() > ADAPTER_FILE_BYTES_MAX {
             return Err(StoreError::TooLarge { what: "the adapter", limit: ADAPTER_FILE_BYTES_MAX });
         }
-        self.put(&adapter_location(tenant, digest), seal_adapter(tenant, digest, files)).await
+        self.put(keys, &adapter_name(digest), seal_adapter(keys.tenant(), digest, files)).await
     }
 
-    pub(crate) async fn get_adapter(&self, tenant: TenantId, digest: Digest) -> Result<AdapterBlob, StoreError> {
-        let sealed = self.get(&adapter_location(tenant, digest), "adapter").await?;
-        unseal_adapter(tenant, digest, &sealed).ok_or_else(|| StoreError::corrupt(format!("adapter {digest}")))
+    pub(crate) async fn get_adapter(&self, keys: &Arc<DataKeys>, digest: Digest) -> Result<AdapterBlob, StoreError> {
+        let stored = self.get(keys, &adapter_name(digest), "adapter").await?;
+        unseal_adapter(keys.tenant(), digest, &stored).ok_or_else(|| StoreError::corrupt(format!("adapter {digest}")))
     }
 
     pub(crate) async fn delete_adapter(&self, tenant: TenantId, digest: Digest) -> Result<(), StoreError> {
-        self.delete(&adapter_location(tenant, digest)).await
+        self.delete(&location(tenant, &adapter_name(digest))).await
     }
 
     /// Removes everything under the tenant's prefix.
     pub(crate) async fn delete_all(&self, tenant: TenantId) -> Result<(), StoreError> {
-        let objects: Vec<_> =
-            self.objects.list(Some(&Location::from(tenant.hex()))).try_collect().await.map_err(StoreError::blob)?;
-        for object in objects {
-            self.delete(&object.location).await?;
+        for object in self.list(tenant).await? {
+            self.delete(&object).await?;
         }
         Ok(())
     }
 
-    async fn put(&self, location: &Location, bytes: Bytes) -> Result<(), StoreError> {
-        self.objects.put(location, PutPayload::from_bytes(bytes)).await.map(|_| ()).map_err(StoreError::blob)
+    /// The names of all blobs of a tenant.
+    pub(crate) async fn names(&self, tenant: TenantId) -> Result<Vec<String>, StoreError> {
+        let prefix = format!("{}/", tenant.hex());
+        let locations = self.list(tenant).await?;
+        Ok(locations.iter().filter_map(|at| at.as_ref().strip_prefix(&prefix)).map(str::to_owned).collect())
     }
 
-    async fn get(&self, location: &Location, what: &'static str) -> Result<Bytes, StoreError> {
-        let found = match self.objects.get(location).await {
+    /// Seals a blob with the newest key, be it sealed with an older one or, where that may still be, plain.
+    pub(crate) async fn seal_anew(&self, keys: &Arc<DataKeys>, name: &str) -> Result<Resealed, StoreError> {
+        let stored = self.get_stored(keys.tenant(), name, "blob").await?;
+        let content = match open_apart(keys, name, stored).await? {
+            Ok((_, generation)) if generation == keys.newest() => return Ok(Resealed::Was),
+            Ok((content, _)) => content,
+            Err(plain) if keys.may_be_plain() && is_whole(keys.tenant(), name, &plain) => plain,
+            Err(_) => return Ok(Resealed::Damaged),
+        };
+        self.put(keys, name, content).await.map(|()| Resealed::Is)
+    }
+
+    async fn put(&self, keys: &Arc<DataKeys>, name: &str, content: Bytes) -> Result<(), StoreError> {
+        let sealed = {
+            let (keys, bound) = (Arc::clone(keys), bound_of(name));
+            apart(content.len(), move || keys.seal_blob(&bound, &content)).await??
+        };
+        let at = location(keys.tenant(), name);
+        self.objects.put(&at, PutPayload::from_bytes(sealed)).await.map(|_| ()).map_err(StoreError::blob)
+    }
+
+    /// The bytes as they lie there.
+    async fn get_stored(&self, tenant: TenantId, name: &str, what: &'static str) -> Result<Bytes, StoreError> {
+        let found = match self.objects.get(&location(tenant, name)).await {
             Err(object_store::Error::NotFound { .. }) => return Err(StoreError::NotFound { what }),
             found => found.map_err(StoreError::blob)?,
         };
         found.bytes().await.map_err(StoreError::blob)
     }
 
-    async fn get_checked(&self, location: &Location, digest: Digest, what: &'static str) -> Result<Bytes, StoreError> {
-        let bytes = self.get(location, what).await?;
+    async fn get(&self, keys: &Arc<DataKeys>, name: &str, what: &'static str) -> Result<Bytes, StoreError> {
+        let stored = self.get_stored(keys.tenant(), name, what).await?;
+        match open_apart(keys, name, stored).await? {
+            Ok((content, _)) => Ok(content),
+            Err(_) => Err(data_keys::does_not_open(&bound_of(name))),
+        }
+    }
+
+    async fn get_checked(
+        &self,
+        keys: &Arc<DataKeys>,
+        name: &str,
+        digest: Digest,
+        what: &'static str,
+    ) -> Result<Bytes, StoreError> {
+        let bytes = self.get(keys, name, what).await?;
         if Digest::of(&bytes) == digest { Ok(bytes) } else { Err(StoreError::corrupt(format!("{what} {digest}"))) }
+    }
+
+    async fn list(&self, tenant: TenantId) -> Result<Vec<Location>, StoreError> {
+        let prefix = Location::from(tenant.hex());
+        let objects = self.objects.list(Some(&prefix)).map_ok(|object| object.location);
+        objects.try_collect().await.map_err(StoreError::blob)
     }
 
     async fn delete(&self, location: &Location) -> Result<(), StoreError> {
@@ -170,18 +231,60 @@ impl Blobs {
     }
 }
 
-// Locations: `<tenant>/<kind>/...`. They hold ids and digests only, so nothing that a client chose can lead elsewhere.
+// Names: `<kind>/...`, below the tenant's prefix. They hold ids and digests only, so nothing that a client chose can lead
+// elsewhere.
 
-fn source_location(tenant: TenantId, source: SourceId, digest: Digest) -> Location {
-    Location::from(format!("{}/sources/{}/{digest}", tenant.hex(), source.hex()))
+const SOURCES: &str = "sources";
+const CHECKPOINTS: &str = "checkpoints";
+const ADAPTERS: &str = "adapters";
+
+fn source_name(source: SourceId, digest: Digest) -> String {
+    format!("{SOURCES}/{}/{digest}", source.hex())
 }
 
-fn checkpoint_location(tenant: TenantId, job: JobId, digest: Digest) -> Location {
-    Location::from(format!("{}/checkpoints/{}/{digest}", tenant.hex(), job.hex()))
+fn checkpoint_name(job: JobId, digest: Digest) -> String {
+    format!("{CHECKPOINTS}/{}/{digest}", job.hex())
 }
 
-fn adapter_location(tenant: TenantId, digest: Digest) -> Location {
-    Location::from(format!("{}/adapters/{digest}", tenant.hex()))
+fn adapter_name(digest: Digest) -> String {
+    format!("{ADAPTERS}/{digest}")
+}
+
+fn location(tenant: TenantId, name: &str) -> Location {
+    Location::from(format!("{}/{name}", tenant.hex()))
+}
+
+/// What a blob is sealed for: the tenant is part of every binding, the name says the rest.
+fn bound_of(name: &str) -> Bound {
+    Bound::new("blob", &[&name])
+}
+
+/// Whether this is, unsealed, what belongs under the name.
+fn is_whole(tenant: TenantId, name: &str, plain: &Bytes) -> bool {
+    let Some((kind, rest)) = name.split_once('/') else { return false };
+    let Some(digest) = rest.rsplit('/').next().and_then(|last| last.parse::<Digest>().ok()) else { return false };
+    match kind {
+        SOURCES | CHECKPOINTS => Digest::of(plain) == digest,
+        ADAPTERS => unseal_adapter(tenant, digest, plain).is_some(),
+        _ => false,
+    }
+}
+
+async fn open_apart(
+    keys: &Arc<DataKeys>,
+    name: &str,
+    stored: Bytes,
+) -> Result<Result<(Bytes, u32), Bytes>, StoreError> {
+    let (keys, bound) = (Arc::clone(keys), bound_of(name));
+    apart(stored.len(), move || keys.try_open_blob(&bound, stored)).await
+}
+
+/// Works on so many bytes where it holds up nobody.
+async fn apart<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> Result<T, StoreError> {
+    if bytes <= SEAL_INLINE_BYTES_MAX {
+        return Ok(work());
+    }
+    tokio::task::spawn_blocking(work).await.map_err(|_| StoreError::ShuttingDown)
 }
 
 /// Magic, length of the config, config, weights, and a hash over all of it with the tenant and the digest that names it:

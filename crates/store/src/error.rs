@@ -131,6 +131,40 @@ pub enum StoreError {
         /// What is damaged.
         what: String,
     },
+    /// The data is sealed, and the key to it is not where it should be.
+    #[error(
+        "the data is sealed with a root key that is not there: {place}. Put the root key back from your copy of it, or \
+         say with --root-key FILE or ATELIER_ROOT_KEY where it is; without it the data cannot be read, and no new one \
+         is made over it"
+    )]
+    RootKeyMissing {
+        /// Where it was looked for.
+        place: String,
+    },
+    /// The data is sealed with another root key.
+    #[error(
+        "the root key in {place} is not the one that the data is sealed with: put that one back from your copy of it, \
+         or say with --root-key FILE or ATELIER_ROOT_KEY where it is"
+    )]
+    RootKeyWrong {
+        /// Where it was found.
+        place: String,
+    },
+    /// What should be a root key is none.
+    #[error("{place} holds no root key, which is 32 bytes in base64 or hexadecimal")]
+    RootKeyMalformed {
+        /// Where it was found.
+        place: String,
+    },
+    /// A new root key would be kept nowhere.
+    #[error("the root key is in no file that a new one could replace: make one and name its file with --next")]
+    NoPlaceForRootKey,
+    /// Something sealed was changed, or lies where it does not belong.
+    #[error("stored data does not open: {what}; it was changed, or belongs elsewhere")]
+    DoesNotOpen {
+        /// What it should be.
+        what: String,
+    },
     /// The store is closing.
     #[error("the store is shutting down")]
     ShuttingDown,

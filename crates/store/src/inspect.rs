@@ -8,6 +8,7 @@ use crate::error::StoreError;
 use crate::migrate;
 use crate::open::{CONTROL_FILE, DatabaseOptions, TENANTS_FOLDER};
 use crate::places::{self, CONTROL_SCHEMA, TENANTS_SCHEMA};
+use crate::root_key::{self, RootKeyOptions};
 use crate::sql::{Database, Scope, Server, values};
 use crate::walls::{self, WallFinding};
 
@@ -25,6 +26,45 @@ pub async fn inspect(folder: &Path, database: &DatabaseOptions) -> Result<Option
             findings.map(Some)
         }
     }
+}
+
+/// Whether the root key is there and the one that the data is sealed with: where it is. None where nothing is sealed yet.
+///
+/// # Errors
+/// [`StoreError::RootKeyMissing`], [`StoreError::RootKeyWrong`], [`StoreError::RootKeyMalformed`], and what the database
+/// says when it is asked.
+pub async fn inspect_root_key(
+    folder: &Path,
+    database: &DatabaseOptions,
+    root_key: &RootKeyOptions,
+) -> Result<Option<String>, StoreError> {
+    match database {
+        DatabaseOptions::Files => {
+            let file = folder.join(CONTROL_FILE);
+            if !file.exists() {
+                return Ok(None);
+            }
+            let control = Database::open_sqlite(&file, false, 1, Scope::Control).await?;
+            let found = inspect_fingerprint(&control, folder, root_key).await;
+            control.close().await;
+            found
+        }
+        DatabaseOptions::Postgres(urls) => {
+            let server = Server::connect(urls).await?;
+            let control = server.schema(CONTROL_SCHEMA, Scope::Control);
+            let found = inspect_fingerprint(&control, folder, root_key).await;
+            server.close().await;
+            found
+        }
+    }
+}
+
+async fn inspect_fingerprint(
+    control: &Database,
+    folder: &Path,
+    root_key: &RootKeyOptions,
+) -> Result<Option<String>, StoreError> {
+    if migrate::has_data_keys(control).await? { root_key::check(control, folder, root_key).await } else { Ok(None) }
 }
 
 async fn inspect_files(folder: &Path) -> Result<Option<Vec<WallFinding>>, StoreError> {

@@ -4,6 +4,7 @@
 //! nothing once the lease is over or the job is another's: execution happens at least once, its effect exactly once. A
 //! job whose workers die again and again without reaching a further checkpoint is poison and is taken out of the queue.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use atelier_access::Granted;
@@ -19,6 +20,7 @@ use serde_json::{Value as Json, json};
 use crate::audit::events::{FINISH_RUN, QUARANTINE_JOB};
 use crate::audit::{Recorded, Unrecorded};
 use crate::blobs::AdapterBlob;
+use crate::data_keys::DataKeys;
 use crate::error::StoreError;
 use crate::open::{Store, random_bytes};
 use crate::runs::{self, Progress, RunRecord, RunState};
@@ -185,6 +187,10 @@ impl Store {
             Err(StoreError::NotFound { .. }) => return Ok(Claim::NoSuchJob),
             database => database?,
         };
+        let keys = match self.data_keys(tenant).await {
+            Err(StoreError::NotFound { .. }) => return Ok(Claim::NoSuchJob),
+            keys => keys?,
+        };
         let now = self.now();
         if self.suspended_at(tenant).await?.is_some() {
             return Ok(Claim::NotBefore(now.plus(JOB_SUSPENDED_DELAY)));
@@ -198,20 +204,20 @@ impl Store {
         if not_before > now {
             return Ok(Claim::NotBefore(not_before));
         }
-        let run = runs::find(&mut transaction, tenant, row.run).await?;
         let crashes = row.crashes + u32::from(row.state == JobState::Running);
         let carry_out = grant.narrow(RunJob { tenant })?;
+        let Some(run) = find_run_of(&mut transaction, &keys, &row).await? else {
+            return self.take_out_changed(transaction, &keys, carry_out, &row, crashes, now).await;
+        };
         let recorded = if run.cancel_requested {
             end(&mut transaction, tenant, job, JobState::Cancelled, now).await?;
-            runs::finish(&mut transaction, tenant, row.run, RunState::Cancelled, now).await?;
+            runs::finish(&mut transaction, &keys, row.run, RunState::Cancelled, now).await?;
             let detail = json!({"state": RunState::Cancelled.as_str(), "attempt": row.attempt});
             self.record_work(&mut transaction, &carry_out, FINISH_RUN.of(row.run, detail)).await?
         } else if crashes >= JOB_CRASHES_MAX {
-            quarantine(&mut transaction, tenant, &row, crashes, now).await?;
-            let event = QUARANTINE_JOB.of(row.run, json!({"crashes": crashes}));
-            self.record_work(&mut transaction, &carry_out, event).await?
+            self.quarantine(&mut transaction, &keys, &carry_out, &row, crashes, Poison::Crashes, now).await?
         } else {
-            let claimed = take(&mut transaction, carry_out, &row, crashes, now).await?;
+            let claimed = take(&mut transaction, &keys, carry_out, &row, crashes, now).await?;
             transaction.commit(Unrecorded::Job.permit()).await?;
             return Ok(Claim::Claimed(Box::new(claimed), now.plus(JOB_LEASE)));
         };
@@ -226,10 +232,10 @@ impl Store {
     /// [`StoreError::LeaseLost`]: stop at once, the job is or will be another's.
     pub async fn heartbeat(&self, grant: &Granted<RunJob>, lease: &Lease) -> Result<Heartbeat, StoreError> {
         const SQL: &str = "UPDATE jobs SET lease_until = $3 WHERE tenant_id = $1 AND id = $2";
-        let (mut transaction, now) = self.fenced(grant, lease).await?;
+        let (mut transaction, keys, now) = self.fenced(grant, lease).await?;
         let until = now.plus(JOB_LEASE);
         transaction.execute(SQL, values![lease.tenant, lease.job, until]).await?;
-        let run = runs::find(&mut transaction, lease.tenant, lease.run).await?;
+        let run = runs::find(&mut transaction, &keys, lease.run).await?;
         transaction.commit(Unrecorded::Job.permit()).await?;
         let is_suspended = self.suspended_at(lease.tenant).await?.is_some();
         Ok(Heartbeat { until, cancel_requested: run.cancel_requested, is_suspended })
@@ -247,15 +253,12 @@ impl Store {
         kind: &str,
         body: &Json,
     ) -> Result<(), StoreError> {
-        const COUNT: &str =
-            "SELECT COALESCE(MAX(sequence), 0) AS last FROM run_events WHERE tenant_id = $1 AND run_id = $2";
         if kind.len() + body.to_string().len() > RUN_EVENT_BYTES_MAX {
             return Err(StoreError::TooLarge { what: "the event", limit: RUN_EVENT_BYTES_MAX });
         }
-        let (mut transaction, now) = self.fenced(grant, lease).await?;
-        let last = transaction.fetch_one(COUNT, values![lease.tenant, lease.run]).await?.count("last")?;
-        if last < RUN_EVENTS_MAX as u64 {
-            runs::append_event(&mut transaction, lease.tenant, lease.run, kind, body, now).await?;
+        let (mut transaction, keys, now) = self.fenced(grant, lease).await?;
+        if runs::last_sequence(&mut transaction, lease.tenant, lease.run).await? < RUN_EVENTS_MAX as u64 {
+            runs::append_event(&mut transaction, &keys, lease.run, kind, body, now).await?;
         }
         transaction.commit(Unrecorded::Job.permit()).await
     }
@@ -272,7 +275,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         const SQL: &str = "UPDATE runs SET progress_stage = $3, progress_done = $4, progress_total = $5
             WHERE tenant_id = $1 AND id = $2";
-        let (mut transaction, _) = self.fenced(grant, lease).await?;
+        let (mut transaction, _, _) = self.fenced(grant, lease).await?;
         let (stage, done, total) = (progress.stage.as_str(), progress.done, progress.total);
         transaction.execute(SQL, values![lease.tenant, lease.run, stage, done, total]).await?;
         transaction.commit(Unrecorded::Job.permit()).await
@@ -293,9 +296,9 @@ impl Store {
         if state.len() > CHECKPOINT_BYTES_MAX {
             return Err(StoreError::TooLarge { what: "the checkpoint", limit: CHECKPOINT_BYTES_MAX });
         }
-        self.check_fence(grant, lease).await?;
-        let digest = self.inner.blobs.put_checkpoint(lease.tenant, lease.job, state).await?;
-        let (mut transaction, _) = self.fenced(grant, lease).await?;
+        let keys = self.check_fence(grant, lease).await?;
+        let digest = self.inner.blobs.put_checkpoint(&keys, lease.job, state).await?;
+        let (mut transaction, _, _) = self.fenced(grant, lease).await?;
         let before = find(&mut transaction, lease.tenant, lease.job).await?.and_then(|row| row.checkpoint);
         transaction.execute(SQL, values![lease.tenant, lease.job, digest]).await?;
         transaction.commit(Unrecorded::Job.permit()).await?;
@@ -306,13 +309,14 @@ impl Store {
     /// The state that was kept last.
     ///
     /// # Errors
-    /// [`StoreError::LeaseLost`]; [`StoreError::Corrupt`] when it is no longer what was kept.
+    /// [`StoreError::LeaseLost`]; [`StoreError::DoesNotOpen`] or [`StoreError::Corrupt`] when it is no longer what was
+    /// kept.
     pub async fn read_checkpoint(&self, grant: &Granted<RunJob>, lease: &Lease) -> Result<Option<Bytes>, StoreError> {
-        let (mut transaction, _) = self.fenced(grant, lease).await?;
+        let (mut transaction, keys, _) = self.fenced(grant, lease).await?;
         let row = find(&mut transaction, lease.tenant, lease.job).await?;
         drop(transaction);
         match row.and_then(|row| row.checkpoint) {
-            Some(digest) => self.inner.blobs.get_checkpoint(lease.tenant, lease.job, digest).await.map(Some),
+            Some(digest) => self.inner.blobs.get_checkpoint(&keys, lease.job, digest).await.map(Some),
             None => Ok(None),
         }
     }
@@ -328,8 +332,8 @@ impl Store {
         digest: Digest,
         files: &AdapterBlob,
     ) -> Result<(), StoreError> {
-        self.check_fence(grant, lease).await?;
-        self.inner.blobs.put_adapter(lease.tenant, digest, files).await
+        let keys = self.check_fence(grant, lease).await?;
+        self.inner.blobs.put_adapter(&keys, digest, files).await
     }
 
     /// Removes an adapter's files again, unless a version names them.
@@ -343,7 +347,7 @@ impl Store {
         digest: Digest,
     ) -> Result<(), StoreError> {
         const PUBLISHED: &str = "SELECT number FROM versions WHERE tenant_id = $1 AND digest = $2 LIMIT 1";
-        let (mut transaction, _) = self.fenced(grant, lease).await?;
+        let (mut transaction, _, _) = self.fenced(grant, lease).await?;
         let published = transaction.fetch_optional(PUBLISHED, values![lease.tenant, digest]).await?.is_some();
         // The transaction stays open over the removal, so that no version of this digest appears meanwhile.
         if !published {
@@ -357,8 +361,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::LeaseLost`].
     pub async fn release_job(&self, grant: &Granted<RunJob>, lease: &Lease) -> Result<(), StoreError> {
-        let (mut transaction, now) = self.fenced(grant, lease).await?;
-        requeue(&mut transaction, lease, now, now).await?;
+        let (mut transaction, keys, now) = self.fenced(grant, lease).await?;
+        requeue(&mut transaction, &keys, lease, now, now).await?;
         transaction.commit(Unrecorded::Job.permit()).await?;
         self.put_job_hint(lease.tenant, lease.job, now).await?;
         self.inner.job_signal.notify_one();
@@ -370,23 +374,23 @@ impl Store {
     /// # Errors
     /// [`StoreError::LeaseLost`].
     pub async fn finish_run(&self, grant: &Granted<RunJob>, lease: &Lease, how: RunEnd) -> Result<(), StoreError> {
-        let (mut transaction, now) = self.fenced(grant, lease).await?;
+        let (mut transaction, keys, now) = self.fenced(grant, lease).await?;
         let (run_state, job_state) = match &how {
             RunEnd::Refused { code, message, result } => {
-                set_result(&mut transaction, lease, result).await?;
+                runs::set_result(&mut transaction, &keys, lease.run, result).await?;
                 let message = truncated(message);
-                runs::set_error(&mut transaction, lease.tenant, lease.run, code, message).await?;
+                runs::set_error(&mut transaction, &keys, lease.run, code, message).await?;
                 (RunState::Refused, JobState::Done)
             }
             RunEnd::Succeeded { result } => {
-                set_result(&mut transaction, lease, result).await?;
+                runs::set_result(&mut transaction, &keys, lease.run, result).await?;
                 (RunState::Succeeded, JobState::Done)
             }
             RunEnd::Cancelled => (RunState::Cancelled, JobState::Cancelled),
         };
         let checkpoint = find(&mut transaction, lease.tenant, lease.job).await?.and_then(|row| row.checkpoint);
         end(&mut transaction, lease.tenant, lease.job, job_state, now).await?;
-        runs::finish(&mut transaction, lease.tenant, lease.run, run_state, now).await?;
+        runs::finish(&mut transaction, &keys, lease.run, run_state, now).await?;
         let recorded = self.record_end(&mut transaction, grant, lease, run_state).await?;
         self.commit(transaction, recorded).await?;
         self.forget_job(lease, checkpoint).await
@@ -404,26 +408,68 @@ impl Store {
     ) -> Result<bool, StoreError> {
         const COUNT: &str =
             "UPDATE jobs SET failures = failures + 1 WHERE tenant_id = $1 AND id = $2 RETURNING failures";
-        let (mut transaction, now) = self.fenced(grant, lease).await?;
+        let (mut transaction, keys, now) = self.fenced(grant, lease).await?;
         let failures = transaction.fetch_one(COUNT, values![lease.tenant, lease.job]).await?.count("failures")?;
         let message = truncated(&failure.message);
         let body = json!({"code": failure.code, "message": message});
-        runs::append_event(&mut transaction, lease.tenant, lease.run, "fault", &body, now).await?;
+        runs::append_event(&mut transaction, &keys, lease.run, "fault", &body, now).await?;
         if failure.retry && failures < u64::from(JOB_FAILURES_MAX) {
             let due_at = now.plus(retry_delay(failures));
-            requeue(&mut transaction, lease, due_at, now).await?;
+            requeue(&mut transaction, &keys, lease, due_at, now).await?;
             transaction.commit(Unrecorded::Job.permit()).await?;
             self.put_job_hint(lease.tenant, lease.job, due_at).await?;
             return Ok(true);
         }
         let checkpoint = find(&mut transaction, lease.tenant, lease.job).await?.and_then(|row| row.checkpoint);
-        runs::set_error(&mut transaction, lease.tenant, lease.run, &failure.code, message).await?;
+        runs::set_error(&mut transaction, &keys, lease.run, &failure.code, message).await?;
         end(&mut transaction, lease.tenant, lease.job, JobState::Failed, now).await?;
-        runs::finish(&mut transaction, lease.tenant, lease.run, RunState::Failed, now).await?;
+        runs::finish(&mut transaction, &keys, lease.run, RunState::Failed, now).await?;
         let recorded = self.record_end(&mut transaction, grant, lease, RunState::Failed).await?;
         self.commit(transaction, recorded).await?;
         self.forget_job(lease, checkpoint).await?;
         Ok(false)
+    }
+
+    /// Takes a job out of the queue whose rows somebody changed.
+    async fn take_out_changed(
+        &self,
+        mut transaction: Transaction,
+        keys: &DataKeys,
+        grant: Granted<RunJob>,
+        row: &JobRow,
+        crashes: u32,
+        now: Timestamp,
+    ) -> Result<Claim, StoreError> {
+        let recorded = self.quarantine(&mut transaction, keys, &grant, row, crashes, Poison::Changed, now).await?;
+        self.commit(transaction, recorded).await?;
+        self.drop_checkpoint(keys.tenant(), row.id, row.checkpoint).await?;
+        Ok(Claim::Ended)
+    }
+
+    async fn quarantine(
+        &self,
+        transaction: &mut Transaction,
+        keys: &DataKeys,
+        grant: &Granted<RunJob>,
+        row: &JobRow,
+        crashes: u32,
+        poison: Poison,
+        now: Timestamp,
+    ) -> Result<Recorded, StoreError> {
+        const COUNT: &str = "UPDATE jobs SET crashes = $3 WHERE tenant_id = $1 AND id = $2";
+        let tenant = keys.tenant();
+        transaction.execute(COUNT, values![tenant, row.id, crashes]).await?;
+        end(transaction, tenant, row.id, JobState::Quarantined, now).await?;
+        let (code, message) = match poison {
+            Poison::Crashes => {
+                ("worker_crashed", format!("{crashes} workers in a row died on this run without reaching a checkpoint"))
+            }
+            Poison::Changed => ("run_changed", "what this run was asked for is not as it was written".to_owned()),
+        };
+        runs::set_error(transaction, keys, row.run, code, &message).await?;
+        runs::finish(transaction, keys, row.run, RunState::Failed, now).await?;
+        let event = QUARANTINE_JOB.of(row.run, json!({"crashes": crashes, "reason": code}));
+        self.record_work(transaction, grant, event).await
     }
 
     async fn record_end(
@@ -437,27 +483,29 @@ impl Store {
         self.record_work(transaction, grant, event).await
     }
 
-    /// Opens a transaction in which the lease holds: nobody can claim the job before it ends.
+    /// Opens a transaction in which the lease holds: nobody can claim the job before it ends. With it the tenant's keys,
+    /// which must be there before it begins, and the time at which the lease was looked at.
     pub(crate) async fn fenced(
         &self,
         grant: &Granted<RunJob>,
         lease: &Lease,
-    ) -> Result<(Transaction, Timestamp), StoreError> {
+    ) -> Result<(Transaction, Arc<DataKeys>, Timestamp), StoreError> {
         if grant.tenant() != lease.tenant {
             return Err(StoreError::LeaseLost);
         }
-        let mut transaction = self.tenant_database(lease.tenant).await?.begin().await?;
+        let (database, keys) = (self.tenant_database(lease.tenant).await?, self.data_keys(lease.tenant).await?);
+        let mut transaction = database.begin().await?;
         let now = self.now();
         let row = find(&mut transaction, lease.tenant, lease.job).await?.ok_or(StoreError::LeaseLost)?;
         let holds = row.state == JobState::Running
             && row.lease_token == Some(lease.token)
             && row.lease_until.is_some_and(|until| now < until);
-        if holds { Ok((transaction, now)) } else { Err(StoreError::LeaseLost) }
+        if holds { Ok((transaction, keys, now)) } else { Err(StoreError::LeaseLost) }
     }
 
     /// For what is done outside the database: nothing is lost when the lease ends meanwhile, a blob is only litter then.
-    async fn check_fence(&self, grant: &Granted<RunJob>, lease: &Lease) -> Result<(), StoreError> {
-        self.fenced(grant, lease).await.map(|_| ())
+    async fn check_fence(&self, grant: &Granted<RunJob>, lease: &Lease) -> Result<Arc<DataKeys>, StoreError> {
+        self.fenced(grant, lease).await.map(|(_, keys, _)| keys)
     }
 
     /// Whether this very lease finished the job before: the answer to a repeated publish.
@@ -579,6 +627,7 @@ pub(crate) async fn insert(
 /// Hands the job to a new worker under a new token.
 async fn take(
     transaction: &mut Transaction,
+    keys: &DataKeys,
     grant: Granted<RunJob>,
     row: &JobRow,
     crashes: u32,
@@ -591,12 +640,12 @@ async fn take(
     let (tenant, token): (TenantId, [u8; 16]) = (grant.tenant(), random_bytes()?);
     transaction.execute(TAKE, values![tenant, row.id, crashes, token.as_slice(), now.plus(JOB_LEASE)]).await?;
     transaction.execute(START, values![tenant, row.run, now]).await?;
-    runs::append_state_event(transaction, tenant, row.run, RunState::Running, now).await?;
+    runs::append_state_event(transaction, keys, row.run, RunState::Running, now).await?;
     let attempt = u32::try_from(row.attempt + 1).unwrap_or(u32::MAX);
     Ok(ClaimedJob {
         grant,
         lease: Lease { tenant, job: row.id, run: row.run, attempt, token },
-        run: runs::find(transaction, tenant, row.run).await?,
+        run: runs::find(transaction, keys, row.run).await?,
         checkpoint: row.checkpoint,
     })
 }
@@ -617,6 +666,7 @@ pub(crate) async fn end(
 /// Puts a job back into the queue, whoever held it.
 async fn requeue(
     transaction: &mut Transaction,
+    keys: &DataKeys,
     lease: &Lease,
     due_at: Timestamp,
     now: Timestamp,
@@ -626,27 +676,32 @@ async fn requeue(
     const RUN: &str = "UPDATE runs SET state = 'queued' WHERE tenant_id = $1 AND id = $2";
     transaction.execute(JOB, values![lease.tenant, lease.job, due_at]).await?;
     transaction.execute(RUN, values![lease.tenant, lease.run]).await?;
-    runs::append_state_event(transaction, lease.tenant, lease.run, RunState::Queued, now).await
+    runs::append_state_event(transaction, keys, lease.run, RunState::Queued, now).await
 }
 
-async fn quarantine(
+/// The run of a job; none when it is not the one that the job was made for, or not as it was written.
+async fn find_run_of(
     transaction: &mut Transaction,
-    tenant: TenantId,
+    keys: &DataKeys,
     row: &JobRow,
-    crashes: u32,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    const COUNT: &str = "UPDATE jobs SET crashes = $3 WHERE tenant_id = $1 AND id = $2";
-    transaction.execute(COUNT, values![tenant, row.id, crashes]).await?;
-    end(transaction, tenant, row.id, JobState::Quarantined, now).await?;
-    let message = format!("{crashes} workers in a row died on this run without reaching a checkpoint");
-    runs::set_error(transaction, tenant, row.run, "worker_crashed", &message).await?;
-    runs::finish(transaction, tenant, row.run, RunState::Failed, now).await
+) -> Result<Option<RunRecord>, StoreError> {
+    match runs::find(transaction, keys, row.run).await {
+        Ok(run) => Ok((run.job == row.id).then_some(run)),
+        Err(error @ StoreError::DoesNotOpen { .. }) => {
+            tracing::error!(error = &error as &dyn std::error::Error, "a run that waits is not as it was written");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
-pub(crate) async fn set_result(transaction: &mut Transaction, lease: &Lease, result: &Json) -> Result<(), StoreError> {
-    const SQL: &str = "UPDATE runs SET result = $3 WHERE tenant_id = $1 AND id = $2";
-    transaction.execute(SQL, values![lease.tenant, lease.run, result]).await.map(|_| ())
+/// Why a job is taken out of the queue for a person to look at.
+#[derive(Debug, Clone, Copy)]
+enum Poison {
+    /// Its workers die.
+    Crashes,
+    /// Somebody changed its rows.
+    Changed,
 }
 
 /// Doubles with every failure after the first.

@@ -58,6 +58,8 @@ impl Store {
         let epoch = row.ok_or_else(|| StoreError::corrupt("the counter of key changes is missing"))?.count("epoch")?;
         if seen.is_some_and(|seen| seen.epoch != epoch) {
             self.inner.keys.forget_all();
+            // A tenant that another process deleted is among such changes.
+            self.inner.data_keys.forget_all();
         }
         *seen = Some(Seen { at, epoch });
         Ok(())

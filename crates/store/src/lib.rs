@@ -6,16 +6,20 @@
 //! Layout, in reading order: `open` takes the folder and the database, `places` says where a tenant's rows are;
 //! [`tenants`] and [`keys`] (remembered by `key_cache`) say who there is; [`models`] says what
 //! may serve a request, [`usage`] what it used (written by `ledger`); [`sources`], [`runs`], [`jobs`] and [`versions`]
-//! are the learning line; [`blobs`] stands beside, and [`audit`] is written by all. `sql` alone names the database drivers, `migrate` holds
-//! the schema, and `walls` sees that it still stands.
+//! are the learning line; [`blobs`] stands beside, and [`audit`] is written by all. What a tenant gave or made is
+//! encrypted: `root_key` wraps the `data_keys`, `seal` says how they are used, `sealing` brings older data under them and
+//! `rotation` changes them. `sql` alone names the database drivers, `migrate` holds the schema, and `walls` sees that it
+//! still stands.
 //!
-//! Invariants: a row is found only through its tenant; a job's result is published in the transaction that finishes the
+//! Invariants: a row is found only through its tenant; blobs and the columns that hold a tenant's content are sealed
+//! with its key, and open in their own place only; a job's result is published in the transaction that finishes the
 //! job, by the holder of its lease only; nothing is committed without an event of the audit trail or a reason why
 //! there is none; the ledger is append-only and a reservation is on disk before it is returned;
 //! a blob is checked against its name whenever it is read; no SQL is built from input.
 
 pub mod audit;
 pub mod blobs;
+mod data_keys;
 mod error;
 mod inspect;
 pub mod jobs;
@@ -27,7 +31,11 @@ pub mod models;
 mod moving;
 mod open;
 mod places;
+mod root_key;
+mod rotation;
 pub mod runs;
+mod seal;
+mod sealing;
 pub mod sources;
 mod sql;
 pub mod tenants;
@@ -40,11 +48,13 @@ pub use audit::trail::{AuditActor, AuditPage, AuditQuery, AuditRecord};
 pub use audit::verify::{Break, ChainKind, ChainReport, Fault};
 pub use blobs::AdapterBlob;
 pub use error::StoreError;
-pub use inspect::inspect;
+pub use inspect::{inspect, inspect_root_key};
 pub use jobs::{ClaimedJob, Heartbeat, Lease, RunEnd, RunFailure};
 pub use keys::{CreatedKey, KeyChange, KeyQuery, KeySummary, NewKey};
 pub use models::{ModelRecord, Serving};
 pub use open::{DatabaseOptions, DatabaseUrls, OpenOptions, Store};
+pub use root_key::{ROOT_KEY_FILE, RootKey, RootKeyOptions};
+pub use rotation::{KeyRotation, rotate_keys};
 pub use runs::{NewRun, Progress, RunError, RunEvent, RunPage, RunRecord, RunState};
 pub use sources::{NewSource, SourceOrigin, SourceRecord};
 pub use tenants::TenantRecord;

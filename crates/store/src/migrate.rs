@@ -43,10 +43,14 @@ macro_rules! schema {
     };
 }
 
+/// The step of the control database that made the tables of data keys.
+const DATA_KEYS_STEP: i64 = 10;
+
 /// The schema of the control database.
 pub(crate) const CONTROL: Schema = schema!("control":
     1 "0001_first",
     2 "0002_separation",
+    10 "0010_data_keys",
     16 "0016_suspension",
     20 "0020_organization",
     22 "0022_audit_chain",
@@ -103,6 +107,12 @@ pub(crate) async fn migrate_schema(
     let migrated = migrate_as_owner(&owner, server.application_role(), schema, &place, steps, now).await;
     owner.close().await;
     migrated
+}
+
+/// Whether a control database, of this version or an older one, has the tables of data keys.
+pub(crate) async fn has_data_keys(control: &Database) -> Result<bool, StoreError> {
+    const SQL: &str = "SELECT version FROM schema_history WHERE version = $1";
+    Ok(control.fetch_optional(SQL, values![DATA_KEYS_STEP]).await?.is_some())
 }
 
 /// Removes a schema with all that is in it, as the owner.

@@ -14,11 +14,13 @@ use tokio::sync::{Mutex, Notify};
 use crate::audit::chain::ChainKey;
 use crate::audit::observer::Observer;
 use crate::blobs::Blobs;
+use crate::data_keys::DataKeyCache;
 use crate::error::StoreError;
 use crate::key_cache::KeyCache;
 use crate::ledger::Ledger;
 use crate::migrate;
 use crate::places::{CONTROL_SCHEMA, TENANTS_SCHEMA, TenantPlaces, sync_folder_of};
+use crate::root_key::{self, RootKey, RootKeyOptions};
 use crate::sql::{Database, Hold, Scope, Server, values};
 use crate::walls;
 
@@ -30,7 +32,7 @@ const BLOBS_FOLDER: &str = "blobs";
 /// Only the server's own user may look into the data folder.
 const FOLDER_MODE: u32 = 0o700;
 /// Secrets are for the server's own user alone.
-const SECRET_FILE_MODE: u32 = 0o600;
+pub(crate) const SECRET_FILE_MODE: u32 = 0o600;
 
 /// What a store is opened with.
 #[derive(Debug, Clone)]
@@ -39,6 +41,8 @@ pub struct OpenOptions {
     pub folder: PathBuf,
     /// Where rows are.
     pub database: DatabaseOptions,
+    /// Where the key is that wraps the keys of all data.
+    pub root_key: RootKeyOptions,
     /// Where the time comes from.
     pub clock: Arc<dyn Clock>,
 }
@@ -82,9 +86,11 @@ pub(crate) struct Inner {
     pub(crate) tenants: TenantPlaces,
     pub(crate) blobs: Blobs,
     pub(crate) pepper: Pepper,
+    pub(crate) root_key: RootKey,
     pub(crate) chain_key: ChainKey,
     pub(crate) observer: Arc<Observer>,
     pub(crate) keys: KeyCache,
+    pub(crate) data_keys: DataKeyCache,
     pub(crate) ledger: Ledger,
     pub(crate) job_signal: Notify,
     /// Held as long as the store lives: the lock goes with the file handle.
@@ -109,14 +115,17 @@ struct Opened {
 }
 
 impl Store {
-    /// Opens the data folder: locks it, brings the schemas up to date, settles what a killed server left open, makes its
-    /// jobs claimable again and lets the heads of audit chains follow. Must be called inside a tokio runtime, on which the ledger's writer then lives.
+    /// Opens the data folder: locks it, brings the schemas up to date, settles what a killed server left open, seals
+    /// what an older version left plain, makes its jobs claimable again and lets the heads of audit chains follow. Must
+    /// be called inside a tokio runtime, on which the ledger's writer then lives.
     ///
     /// # Errors
     /// [`StoreError::FolderLocked`], [`StoreError::NewerSchema`], [`StoreError::OlderSchema`], [`StoreError::DiskFull`],
-    /// [`StoreError::WallsDown`], [`StoreError::Unreachable`] and what the system refuses.
+    /// [`StoreError::WallsDown`], [`StoreError::Unreachable`] and what the system refuses;
+    /// [`StoreError::RootKeyMissing`], [`StoreError::RootKeyWrong`], [`StoreError::RootKeyMalformed`]; with plain data
+    /// there, [`StoreError::OthersAtWork`].
     pub async fn open(options: OpenOptions) -> Result<Self, StoreError> {
-        let OpenOptions { folder, database, clock } = options;
+        let OpenOptions { folder, database, root_key, clock } = options;
         make_folders(&folder)?;
         let lock = lock_folder(&folder)?;
         let opened = match &database {
@@ -125,6 +134,7 @@ impl Store {
         };
         let is_new = opened.control.fetch_optional("SELECT id FROM keys LIMIT 1", values![]).await?.is_none();
         let pepper = read_or_make_pepper(&folder.join(PEPPER_FILE), is_new)?;
+        let root_key = root_key::settle(&opened.control, &folder, &root_key, clock.now()).await?;
         let is_alone = match &opened.server {
             Some(ServerSide { hold, .. }) => hold.is_alone().await,
             None => true,
@@ -140,11 +150,13 @@ impl Store {
                 tenants: opened.tenants,
                 blobs: Blobs::open(&folder.join(BLOBS_FOLDER))?,
                 keys: KeyCache::default(),
+                data_keys: DataKeyCache::default(),
                 job_signal: Notify::new(),
                 control: opened.control,
                 server: opened.server,
                 clock,
                 pepper,
+                root_key,
                 chain_key,
                 lock,
             }),
@@ -152,6 +164,9 @@ impl Store {
         if is_alone {
             store.finish_deletions().await?;
             store.finish_moves().await?;
+        }
+        store.seal_what_is_plain(is_alone).await?;
+        if is_alone {
             store.recover_jobs().await?;
             store.catch_up_all().await?;
         }

@@ -7,9 +7,11 @@ use atelier_domain::{JobId, RunId, SourceId, Suffix, TenantId, Timestamp, Versio
 use serde_json::{Value as Json, json};
 
 use crate::audit::events::{CANCEL_RUN, START_RUN};
+use crate::data_keys::DataKeys;
 use crate::error::StoreError;
 use crate::jobs;
 use crate::open::{Store, random_bytes};
+use crate::seal::Bound;
 use crate::sql::{Row, Transaction, values};
 use crate::text_enum;
 
@@ -151,23 +153,23 @@ impl Store {
             return Err(StoreError::TooLarge { what: "the idempotency key", limit: IDEMPOTENCY_KEY_BYTES_MAX });
         }
         let (tenant, now) = (grant.tenant(), self.now());
-        let database = self.tenant_database(tenant).await?;
+        let (database, keys) = (self.tenant_database(tenant).await?, self.data_keys(tenant).await?);
         let (id, job) = (RunId::generate(now, random_bytes()?), JobId::generate(now, random_bytes()?));
         // The hint before the job: one too many is dropped by the claim, one too few would leave the job unseen.
         self.put_job_hint(tenant, job, now).await?;
         let mut transaction = database.begin().await?;
-        if let Some(known) = find_by_idempotency_key(&mut transaction, tenant, &run).await? {
+        if let Some(known) = find_by_idempotency_key(&mut transaction, &keys, &run).await? {
             drop(transaction);
             self.remove_job_hint(tenant, job).await?;
             return Ok(known);
         }
         check_room(&mut transaction, tenant, run.source).await?;
-        insert(&mut transaction, grant, &run, (id, job), now).await?;
+        insert(&mut transaction, &keys, grant, &run, (id, job), now).await?;
         jobs::insert(&mut transaction, tenant, job, id, now).await?;
-        append_state_event(&mut transaction, tenant, id, RunState::Queued, now).await?;
+        append_state_event(&mut transaction, &keys, id, RunState::Queued, now).await?;
         let event = START_RUN.of(id, json!({"source": run.source.to_string()}));
         let recorded = self.record_work(&mut transaction, grant, event).await?;
-        let record = find(&mut transaction, tenant, id).await?;
+        let record = find(&mut transaction, &keys, id).await?;
         self.commit(transaction, recorded).await?;
         self.inner.job_signal.notify_one();
         Ok(record)
@@ -178,9 +180,10 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`].
     pub async fn run(&self, grant: &Granted<ReadRuns>, run: RunId) -> Result<RunRecord, StoreError> {
-        let database = self.tenant_database(grant.tenant()).await?;
-        let row = database.fetch_optional(FIND, values![grant.tenant(), run]).await?.ok_or(NOT_FOUND)?;
-        record_of(&row)
+        let tenant = grant.tenant();
+        let (database, keys) = (self.tenant_database(tenant).await?, self.data_keys(tenant).await?);
+        let row = database.fetch_optional(FIND, values![tenant, run]).await?.ok_or(NOT_FOUND)?;
+        record_of(&keys, &row)
     }
 
     /// The tenant's runs, newest first.
@@ -194,9 +197,10 @@ impl Store {
             " FROM runs
             WHERE tenant_id = $1 AND (CAST($2 AS TEXT) IS NULL OR id < $2) ORDER BY id DESC LIMIT $3"
         );
-        let database = self.tenant_database(grant.tenant()).await?;
-        let rows = database.fetch_all(SQL, values![grant.tenant(), page.after, page.limit.min(PAGE_ROWS_MAX)]).await?;
-        rows.iter().map(record_of).collect()
+        let tenant = grant.tenant();
+        let (database, keys) = (self.tenant_database(tenant).await?, self.data_keys(tenant).await?);
+        let rows = database.fetch_all(SQL, values![tenant, page.after, page.limit.min(PAGE_ROWS_MAX)]).await?;
+        rows.iter().map(|row| record_of(&keys, row)).collect()
     }
 
     /// What happened in a run after event `after`, oldest first.
@@ -212,12 +216,13 @@ impl Store {
     ) -> Result<Vec<RunEvent>, StoreError> {
         const SQL: &str = "SELECT sequence, kind, body, at FROM run_events
             WHERE tenant_id = $1 AND run_id = $2 AND sequence > $3 ORDER BY sequence LIMIT $4";
-        let database = self.tenant_database(grant.tenant()).await?;
-        let rows = database.fetch_all(SQL, values![grant.tenant(), run, after, limit.min(PAGE_ROWS_MAX)]).await?;
+        let tenant = grant.tenant();
+        let (database, keys) = (self.tenant_database(tenant).await?, self.data_keys(tenant).await?);
+        let rows = database.fetch_all(SQL, values![tenant, run, after, limit.min(PAGE_ROWS_MAX)]).await?;
         if rows.is_empty() {
             self.run(grant, run).await?;
         }
-        rows.iter().map(event_of).collect()
+        rows.iter().map(|row| event_of(&keys, run, row)).collect()
     }
 
     /// Stops a run: at once when no worker has it, else when its worker next gives a sign of life.
@@ -227,18 +232,19 @@ impl Store {
     pub async fn cancel_run(&self, grant: &Granted<CancelRun>, run: RunId) -> Result<RunRecord, StoreError> {
         const REQUEST: &str = "UPDATE runs SET cancel_requested = 1 WHERE tenant_id = $1 AND id = $2";
         let (tenant, now) = (grant.tenant(), self.now());
-        let mut transaction = self.tenant_database(tenant).await?.begin().await?;
-        let before = find(&mut transaction, tenant, run).await?;
+        let (database, keys) = (self.tenant_database(tenant).await?, self.data_keys(tenant).await?);
+        let mut transaction = database.begin().await?;
+        let before = find(&mut transaction, &keys, run).await?;
         if before.state.is_final() {
             return Err(StoreError::AlreadyFinished);
         }
         transaction.execute(REQUEST, values![tenant, run]).await?;
         if before.state == RunState::Queued {
             jobs::end(&mut transaction, tenant, before.job, jobs::JobState::Cancelled, now).await?;
-            finish(&mut transaction, tenant, run, RunState::Cancelled, now).await?;
+            finish(&mut transaction, &keys, run, RunState::Cancelled, now).await?;
         }
         let recorded = self.record_work(&mut transaction, grant, CANCEL_RUN.of(run, json!({}))).await?;
-        let after = find(&mut transaction, tenant, run).await?;
+        let after = find(&mut transaction, &keys, run).await?;
         self.commit(transaction, recorded).await?;
         if after.state.is_final() {
             self.remove_job_hint(tenant, before.job).await?;
@@ -249,21 +255,22 @@ impl Store {
 
 const FIND: &str = concat!("SELECT ", columns!(), " FROM runs WHERE tenant_id = $1 AND id = $2");
 
-pub(crate) async fn find(transaction: &mut Transaction, tenant: TenantId, run: RunId) -> Result<RunRecord, StoreError> {
-    let row = transaction.fetch_optional(FIND, values![tenant, run]).await?.ok_or(NOT_FOUND)?;
-    record_of(&row)
+pub(crate) async fn find(transaction: &mut Transaction, keys: &DataKeys, run: RunId) -> Result<RunRecord, StoreError> {
+    let row = transaction.fetch_optional(FIND, values![keys.tenant(), run]).await?.ok_or(NOT_FOUND)?;
+    record_of(keys, &row)
 }
 
 /// The run that this key started before.
 async fn find_by_idempotency_key(
     transaction: &mut Transaction,
-    tenant: TenantId,
+    keys: &DataKeys,
     run: &NewRun,
 ) -> Result<Option<RunRecord>, StoreError> {
     const SQL: &str = concat!("SELECT ", columns!(), " FROM runs WHERE tenant_id = $1 AND idempotency_key = $2");
     let Some(key) = &run.idempotency_key else { return Ok(None) };
-    let Some(row) = transaction.fetch_optional(SQL, values![tenant, key.as_str()]).await? else { return Ok(None) };
-    let known = record_of(&row)?;
+    let key = idempotency_hash(keys, key)?;
+    let Some(row) = transaction.fetch_optional(SQL, values![keys.tenant(), key]).await? else { return Ok(None) };
+    let known = record_of(keys, &row)?;
     let same = known.source == run.source && known.suffix == run.suffix && known.options == run.options;
     if same { Ok(Some(known)) } else { Err(StoreError::IdempotencyMismatch) }
 }
@@ -283,6 +290,7 @@ async fn check_room(transaction: &mut Transaction, tenant: TenantId, source: Sou
 
 async fn insert(
     transaction: &mut Transaction,
+    keys: &DataKeys,
     grant: &Granted<StartRun>,
     run: &NewRun,
     (id, job): (RunId, JobId),
@@ -292,61 +300,112 @@ async fn insert(
         (tenant_id, id, job_id, source_id, suffix, state, options, idempotency_key, created_by, created_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
     let (tenant, state, actor) = (grant.tenant(), RunState::Queued.as_str(), grant.actor().to_string());
-    let key = run.idempotency_key.as_deref();
-    let row = values![tenant, id, job, run.source, &run.suffix, state, &run.options, key, actor, now];
+    let options = keys.seal_json(&options_bound(id, job, run.source, &run.suffix), &run.options)?;
+    let key = run.idempotency_key.as_deref().map(|key| idempotency_hash(keys, key)).transpose()?;
+    let row = values![tenant, id, job, run.source, &run.suffix, state, options, key, actor, now];
     transaction.execute(SQL, row).await.map(|_| ())
 }
 
 /// Ends a run and says so in its events.
 pub(crate) async fn finish(
     transaction: &mut Transaction,
-    tenant: TenantId,
+    keys: &DataKeys,
     run: RunId,
     state: RunState,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     const SQL: &str = "UPDATE runs SET state = $3, finished_at = $4 WHERE tenant_id = $1 AND id = $2";
-    transaction.execute(SQL, values![tenant, run, state.as_str(), now]).await?;
-    append_state_event(transaction, tenant, run, state, now).await
+    transaction.execute(SQL, values![keys.tenant(), run, state.as_str(), now]).await?;
+    append_state_event(transaction, keys, run, state, now).await
 }
 
 /// Says why a run did not go live.
 pub(crate) async fn set_error(
     transaction: &mut Transaction,
-    tenant: TenantId,
+    keys: &DataKeys,
     run: RunId,
     code: &str,
     message: &str,
 ) -> Result<(), StoreError> {
     const SQL: &str = "UPDATE runs SET error_code = $3, error_message = $4 WHERE tenant_id = $1 AND id = $2";
-    transaction.execute(SQL, values![tenant, run, code, message]).await.map(|_| ())
+    let message = keys.seal_text(&error_bound(run, code), message)?;
+    transaction.execute(SQL, values![keys.tenant(), run, code, message]).await.map(|_| ())
+}
+
+/// Keeps what a run found out.
+pub(crate) async fn set_result(
+    transaction: &mut Transaction,
+    keys: &DataKeys,
+    run: RunId,
+    result: &Json,
+) -> Result<(), StoreError> {
+    const SQL: &str = "UPDATE runs SET result = $3 WHERE tenant_id = $1 AND id = $2";
+    let result = keys.seal_json(&result_bound(run), result)?;
+    transaction.execute(SQL, values![keys.tenant(), run, result]).await.map(|_| ())
 }
 
 /// Whatever else a run's events hold, the changes of its state are always among them.
 pub(crate) async fn append_state_event(
     transaction: &mut Transaction,
-    tenant: TenantId,
+    keys: &DataKeys,
     run: RunId,
     state: RunState,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    append_event(transaction, tenant, run, "state", &json!({"state": state.as_str()}), now).await
+    append_event(transaction, keys, run, "state", &json!({"state": state.as_str()}), now).await
 }
 
 pub(crate) async fn append_event(
     transaction: &mut Transaction,
-    tenant: TenantId,
+    keys: &DataKeys,
     run: RunId,
     kind: &str,
     body: &Json,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     const SQL: &str = "INSERT INTO run_events (tenant_id, run_id, sequence, kind, body, at)
-        SELECT $1, $2, COALESCE(MAX(sequence), 0) + 1, $3, $4, $5 FROM run_events WHERE tenant_id = $1 AND run_id = $2";
-    transaction.execute(SQL, values![tenant, run, kind, body, now]).await.map(|_| ())
+        VALUES ($1, $2, $3, $4, $5, $6)";
+    // What an event is sealed for names its place, so that is looked for first; writers of a tenant take turns.
+    let sequence = last_sequence(transaction, keys.tenant(), run).await? + 1;
+    let body = keys.seal_json(&event_bound(run, sequence, kind), body)?;
+    transaction.execute(SQL, values![keys.tenant(), run, sequence, kind, body, now]).await.map(|_| ())
 }
 
-fn record_of(row: &Row) -> Result<RunRecord, StoreError> {
+/// The place of a run's last event; 0 when there is none.
+pub(crate) async fn last_sequence(
+    transaction: &mut Transaction,
+    tenant: TenantId,
+    run: RunId,
+) -> Result<u64, StoreError> {
+    const SQL: &str = "SELECT COALESCE(MAX(sequence), 0) AS last FROM run_events WHERE tenant_id = $1 AND run_id = $2";
+    transaction.fetch_one(SQL, values![tenant, run]).await?.count("last")
+}
+
+// What each column is sealed for: the run, and what of its row must not be changed beneath it.
+
+/// Names job, source and suffix too: whoever changes what a waiting run learns from makes it unreadable.
+pub(crate) fn options_bound(run: RunId, job: JobId, source: SourceId, suffix: &Suffix) -> Bound {
+    Bound::new("runs.options", &[&run, &job, &source, suffix])
+}
+
+pub(crate) fn result_bound(run: RunId) -> Bound {
+    Bound::new("runs.result", &[&run])
+}
+
+pub(crate) fn error_bound(run: RunId, code: &str) -> Bound {
+    Bound::new("runs.error_message", &[&run, &code])
+}
+
+pub(crate) fn event_bound(run: RunId, sequence: u64, kind: &str) -> Bound {
+    Bound::new("run_events.body", &[&run, &sequence, &kind])
+}
+
+/// What stands for an idempotency key: the same key is found again, and none can be read.
+pub(crate) fn idempotency_hash(keys: &DataKeys, key: &str) -> Result<String, StoreError> {
+    keys.hash("runs.idempotency_key", key)
+}
+
+fn record_of(keys: &DataKeys, row: &Row) -> Result<RunRecord, StoreError> {
     let progress = match row.optional_text("progress_stage")? {
         Some(stage) => Some(Progress {
             stage,
@@ -355,20 +414,27 @@ fn record_of(row: &Row) -> Result<RunRecord, StoreError> {
         }),
         None => None,
     };
-    let error = match row.optional_text("error_code")? {
-        Some(code) => Some(RunError { code, message: row.optional_text("error_message")?.unwrap_or_default() }),
-        None => None,
+    let (id, job, source): (RunId, _, _) = (row.parsed("id")?, row.parsed("job_id")?, row.parsed("source_id")?);
+    let suffix = row.parsed("suffix")?;
+    let error = match (row.optional_text("error_code")?, row.optional_text("error_message")?) {
+        (Some(code), Some(message)) => {
+            let message = keys.open_text(&error_bound(id, &code), &message)?;
+            Some(RunError { code, message })
+        }
+        (Some(code), None) => Some(RunError { code, message: String::new() }),
+        (None, _) => None,
     };
+    let result = row.optional_text("result")?.map(|result| keys.open_json(&result_bound(id), &result)).transpose()?;
     Ok(RunRecord {
-        id: row.parsed("id")?,
-        job: row.parsed("job_id")?,
-        source: row.parsed("source_id")?,
-        suffix: row.parsed("suffix")?,
+        id,
+        job,
+        source,
+        options: keys.open_json(&options_bound(id, job, source, &suffix), &row.text("options")?)?,
+        suffix,
         state: row.parsed("state")?,
-        options: row.json("options")?,
         progress,
         version: row.optional_version("version")?,
-        result: row.optional_json("result")?,
+        result,
         error,
         cancel_requested: row.flag("cancel_requested")?,
         created_by: row.text("created_by")?,
@@ -378,11 +444,8 @@ fn record_of(row: &Row) -> Result<RunRecord, StoreError> {
     })
 }
 
-fn event_of(row: &Row) -> Result<RunEvent, StoreError> {
-    Ok(RunEvent {
-        sequence: row.count("sequence")?,
-        kind: row.text("kind")?,
-        body: row.json("body")?,
-        at: row.time("at")?,
-    })
+fn event_of(keys: &DataKeys, run: RunId, row: &Row) -> Result<RunEvent, StoreError> {
+    let (sequence, kind) = (row.count("sequence")?, row.text("kind")?);
+    let body = keys.open_json(&event_bound(run, sequence, &kind), &row.text("body")?)?;
+    Ok(RunEvent { sequence, kind, body, at: row.time("at")? })
 }

@@ -8,8 +8,10 @@ use bytes::Bytes;
 use serde_json::json;
 
 use crate::audit::events::{CREATE_SOURCE, DELETE_SOURCE};
+use crate::data_keys::DataKeys;
 use crate::error::StoreError;
 use crate::open::{Store, random_bytes};
+use crate::seal::Bound;
 use crate::sql::{Row, values};
 use crate::text_enum;
 
@@ -75,11 +77,11 @@ impl Store {
             return Err(StoreError::TooLarge { what: "the source's name", limit: SOURCE_NAME_BYTES_MAX });
         }
         let (tenant, now) = (grant.tenant(), self.now());
-        let database = self.tenant_database(tenant).await?;
+        let (database, keys) = (self.tenant_database(tenant).await?, self.data_keys(tenant).await?);
         let id = SourceId::generate(now, random_bytes()?);
         let bytes = source.archive.len() as u64;
         // The blob first: a blob without a row is only litter, and is removed with the tenant.
-        let digest = self.inner.blobs.put_source(tenant, id, source.archive).await?;
+        let digest = self.inner.blobs.put_source(&keys, id, source.archive).await?;
         let (name, origin, created_by) = (source.name, source.origin, grant.actor().to_string());
         let record = SourceRecord { id, name, origin, digest, bytes, created_by, created_at: now };
 
@@ -90,7 +92,8 @@ impl Store {
             self.inner.blobs.delete_source(tenant, id, digest).await?;
             return Err(StoreError::TooMany { what: "sources", limit: SOURCES_PER_TENANT_MAX });
         }
-        let (name, created_by) = (record.name.as_str(), record.created_by.as_str());
+        let name = keys.seal_text(&name_bound(id, digest), &record.name)?;
+        let created_by = record.created_by.as_str();
         transaction.execute(INSERT, values![tenant, id, name, origin.as_str(), digest, bytes, created_by, now]).await?;
         let detail = json!({"origin": origin.as_str(), "bytes": bytes, "digest": digest.to_string()});
         let recorded = self.record_work(&mut transaction, grant, CREATE_SOURCE.of(id, detail)).await?;
@@ -105,9 +108,10 @@ impl Store {
     pub async fn source(&self, grant: &Granted<ReadSources>, source: SourceId) -> Result<SourceRecord, StoreError> {
         const SQL: &str = "SELECT id, name, origin, digest, bytes, created_by, created_at FROM sources
             WHERE tenant_id = $1 AND id = $2";
-        let database = self.tenant_database(grant.tenant()).await?;
-        let row = database.fetch_optional(SQL, values![grant.tenant(), source]).await?.ok_or(NOT_FOUND)?;
-        record_of(&row)
+        let tenant = grant.tenant();
+        let (database, keys) = (self.tenant_database(tenant).await?, self.data_keys(tenant).await?);
+        let row = database.fetch_optional(SQL, values![tenant, source]).await?.ok_or(NOT_FOUND)?;
+        record_of(&keys, &row)
     }
 
     /// The tenant's sources, newest first.
@@ -117,17 +121,20 @@ impl Store {
     pub async fn sources(&self, grant: &Granted<ReadSources>) -> Result<Vec<SourceRecord>, StoreError> {
         const SQL: &str = "SELECT id, name, origin, digest, bytes, created_by, created_at FROM sources
             WHERE tenant_id = $1 ORDER BY created_at DESC, id DESC";
-        let rows = self.tenant_database(grant.tenant()).await?.fetch_all(SQL, values![grant.tenant()]).await?;
-        rows.iter().map(record_of).collect()
+        let tenant = grant.tenant();
+        let (database, keys) = (self.tenant_database(tenant).await?, self.data_keys(tenant).await?);
+        let rows = database.fetch_all(SQL, values![tenant]).await?;
+        rows.iter().map(|row| record_of(&keys, row)).collect()
     }
 
     /// The archive of a source of the tenant, as it came.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`]; [`StoreError::Corrupt`] when it is no longer what came.
+    /// [`StoreError::NotFound`]; [`StoreError::DoesNotOpen`] or [`StoreError::Corrupt`] when it is no longer what came.
     pub async fn source_archive(&self, grant: &Granted<ReadSources>, source: SourceId) -> Result<Bytes, StoreError> {
         let record = self.source(grant, source).await?;
-        self.inner.blobs.get_source(grant.tenant(), source, record.digest).await
+        let keys = self.data_keys(grant.tenant()).await?;
+        self.inner.blobs.get_source(&keys, source, record.digest).await
     }
 
     /// Deletes a source. Versions that learned from it stay.
@@ -150,12 +157,18 @@ impl Store {
     }
 }
 
-fn record_of(row: &Row) -> Result<SourceRecord, StoreError> {
+/// A name is sealed for its source and for what the source holds.
+pub(crate) fn name_bound(source: SourceId, digest: Digest) -> Bound {
+    Bound::new("sources.name", &[&source, &digest])
+}
+
+fn record_of(keys: &DataKeys, row: &Row) -> Result<SourceRecord, StoreError> {
+    let (id, digest) = (row.parsed("id")?, row.parsed("digest")?);
     Ok(SourceRecord {
-        id: row.parsed("id")?,
-        name: row.text("name")?,
+        id,
+        name: keys.open_text(&name_bound(id, digest), &row.text("name")?)?,
         origin: row.parsed("origin")?,
-        digest: row.parsed("digest")?,
+        digest,
         bytes: row.count("bytes")?,
         created_by: row.text("created_by")?,
         created_at: row.time("created_at")?,

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::audit::Unrecorded;
 use crate::audit::events::{CREATE_TENANT, DELETE_TENANT, RESUME_TENANT, SET_PLAN, SUSPEND_TENANT};
+use crate::data_keys::{self, NewGeneration, SealingState};
 use crate::error::StoreError;
 use crate::key_cache::announce;
 use crate::keys::{CreatedKey, NewRow};
@@ -90,6 +91,8 @@ impl Store {
         if transaction.execute(SQL, row).await? == 0 {
             return Err(StoreError::NameTaken);
         }
+        let data_key = NewGeneration::first(tenant.id, SealingState::Sealed)?;
+        data_keys::insert(&mut transaction, &self.inner.root_key, data_key, tenant.created_at).await?;
         let made = self.insert_key(&mut transaction, NewRow::of(Some(tenant.id), Role::Admin)).await?;
         let event = CREATE_TENANT.of(tenant.id, json!({"plan": tenant.plan, "separation": tenant.separation}));
         let recorded = self.record_making(&mut transaction, grant, tenant.id, event).await?;
@@ -189,8 +192,8 @@ impl Store {
         }
     }
 
-    /// Deletes the tenant: its keys are worthless at once, its name is free, its database and blobs are removed. The
-    /// ledger keeps its rows: they are the operator's books.
+    /// Deletes the tenant: its keys are worthless at once, its name is free, its database and blobs are removed, and
+    /// last the keys to what copies of them may lie elsewhere. The ledger keeps its rows: they are the operator's books.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] when it is deleted already. When files could not be removed, the next start removes them.
@@ -222,6 +225,7 @@ impl Store {
     async fn erase_files(&self, tenant: TenantId) -> Result<(), StoreError> {
         self.inner.tenants.remove(tenant).await?;
         self.inner.blobs.delete_all(tenant).await?;
+        self.destroy_data_keys(tenant).await?;
         let mut transaction = self.control_for(tenant).begin().await?;
         transaction.execute("UPDATE tenants SET erased_at = $2 WHERE id = $1", values![tenant, self.now()]).await?;
         transaction.commit(Unrecorded::Place.permit()).await

@@ -6,10 +6,12 @@ use atelier_domain::{Digest, RunId, SourceId, Suffix, TenantId, Timestamp, Versi
 use serde_json::{Value as Json, json};
 
 use crate::audit::events::{MOVE_ALIAS, PUBLISH_VERSION};
+use crate::data_keys::DataKeys;
 use crate::error::StoreError;
 use crate::jobs::{self, JobState, Lease};
 use crate::open::Store;
 use crate::runs::{self, RunState};
+use crate::seal::Bound;
 use crate::sql::{Row, Transaction, values};
 
 /// A version to be published.
@@ -94,9 +96,9 @@ impl Store {
             return self.version_of_run(lease).await;
         }
         let tenant = lease.tenant();
-        self.inner.blobs.get_adapter(tenant, version.digest).await?;
-        let (mut transaction, now) = self.fenced(grant, lease).await?;
-        let run = runs::find(&mut transaction, tenant, lease.run()).await?;
+        self.inner.blobs.get_adapter(&self.data_keys(tenant).await?, version.digest).await?;
+        let (mut transaction, keys, now) = self.fenced(grant, lease).await?;
+        let run = runs::find(&mut transaction, &keys, lease.run()).await?;
         let record = VersionRecord {
             number: next_number(&mut transaction, tenant).await?,
             suffix: run.suffix,
@@ -109,13 +111,13 @@ impl Store {
             eval: version.eval,
             created_at: now,
         };
-        insert(&mut transaction, tenant, &record).await?;
+        insert(&mut transaction, &keys, &record).await?;
         let aliases = move_live(&mut transaction, tenant, record.number, now).await?;
         let checkpoint = jobs::find(&mut transaction, tenant, lease.job()).await?.and_then(|row| row.checkpoint);
-        jobs::set_result(&mut transaction, lease, &version.result).await?;
+        runs::set_result(&mut transaction, &keys, run.id, &version.result).await?;
         set_run_version(&mut transaction, lease, record.number).await?;
         jobs::end(&mut transaction, tenant, lease.job(), JobState::Done, now).await?;
-        runs::finish(&mut transaction, tenant, run.id, RunState::Live, now).await?;
+        runs::finish(&mut transaction, &keys, run.id, RunState::Live, now).await?;
         let event = PUBLISH_VERSION.of(record.number, publish_detail(&record, aliases));
         let recorded = self.record_work(&mut transaction, grant, event).await?;
         self.commit(transaction, recorded).await?;
@@ -180,8 +182,9 @@ impl Store {
 
     pub(crate) async fn read_versions(&self, tenant: TenantId) -> Result<Vec<VersionRecord>, StoreError> {
         const SQL: &str = concat!("SELECT ", columns!(), " FROM versions WHERE tenant_id = $1 ORDER BY number DESC");
-        let rows = self.tenant_database(tenant).await?.fetch_all(SQL, values![tenant]).await?;
-        rows.iter().map(record_of).collect()
+        let (database, keys) = (self.tenant_database(tenant).await?, self.data_keys(tenant).await?);
+        let rows = database.fetch_all(SQL, values![tenant]).await?;
+        rows.iter().map(|row| record_of(&keys, row)).collect()
     }
 
     pub(crate) async fn read_version(
@@ -190,9 +193,9 @@ impl Store {
         number: VersionNumber,
     ) -> Result<VersionRecord, StoreError> {
         const SQL: &str = concat!("SELECT ", columns!(), " FROM versions WHERE tenant_id = $1 AND number = $2");
-        let database = self.tenant_database(tenant).await?;
+        let (database, keys) = (self.tenant_database(tenant).await?, self.data_keys(tenant).await?);
         let row = database.fetch_optional(SQL, values![tenant, number]).await?.ok_or(NOT_FOUND)?;
-        record_of(&row)
+        record_of(&keys, &row)
     }
 
     pub(crate) async fn read_aliases(&self, tenant: TenantId) -> Result<Aliases, StoreError> {
@@ -211,10 +214,11 @@ impl Store {
 
     async fn version_of_run(&self, lease: &Lease) -> Result<VersionRecord, StoreError> {
         const SQL: &str = concat!("SELECT ", columns!(), " FROM versions WHERE tenant_id = $1 AND run_id = $2");
-        let database = self.tenant_database(lease.tenant()).await?;
-        let row = database.fetch_optional(SQL, values![lease.tenant(), lease.run()]).await?;
+        let tenant = lease.tenant();
+        let (database, keys) = (self.tenant_database(tenant).await?, self.data_keys(tenant).await?);
+        let row = database.fetch_optional(SQL, values![tenant, lease.run()]).await?;
         // The lease ended the run, but with no version: as refused.
-        record_of(&row.ok_or(StoreError::AlreadyFinished)?)
+        record_of(&keys, &row.ok_or(StoreError::AlreadyFinished)?)
     }
 }
 
@@ -226,15 +230,27 @@ async fn next_number(transaction: &mut Transaction, tenant: TenantId) -> Result<
     }
 }
 
-async fn insert(transaction: &mut Transaction, tenant: TenantId, version: &VersionRecord) -> Result<(), StoreError> {
-    const SQL: &str = "INSERT INTO versions
-        (tenant_id, number, suffix, digest, base_digest, parent, run_id, source_id, manifest, eval, created_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+pub(crate) const INSERT: &str = "INSERT INTO versions
+    (tenant_id, number, suffix, digest, base_digest, parent, run_id, source_id, manifest, eval, created_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+
+async fn insert(transaction: &mut Transaction, keys: &DataKeys, version: &VersionRecord) -> Result<(), StoreError> {
     let VersionRecord { number, suffix, digest, base_digest, parent, run, source, manifest, eval, created_at } =
         version;
+    let manifest = keys.seal_json(&bound(MANIFEST, *number, *run, *digest), manifest)?;
+    let eval = keys.seal_json(&bound(EVAL, *number, *run, *digest), eval)?;
+    let tenant = keys.tenant();
     let row =
         values![tenant, *number, suffix, *digest, *base_digest, *parent, *run, *source, manifest, eval, *created_at];
-    transaction.execute(SQL, row).await.map(|_| ())
+    transaction.execute(INSERT, row).await.map(|_| ())
+}
+
+pub(crate) const MANIFEST: &str = "versions.manifest";
+pub(crate) const EVAL: &str = "versions.eval";
+
+/// What a version's column is sealed for: whoever puts another adapter under a version makes it unreadable.
+pub(crate) fn bound(column: &'static str, number: VersionNumber, run: RunId, digest: Digest) -> Bound {
+    Bound::new(column, &[&number, &run, &digest])
 }
 
 async fn set_run_version(
@@ -287,17 +303,19 @@ fn aliases_of(rows: &[Row]) -> Result<Aliases, StoreError> {
     Ok(aliases)
 }
 
-fn record_of(row: &Row) -> Result<VersionRecord, StoreError> {
+fn record_of(keys: &DataKeys, row: &Row) -> Result<VersionRecord, StoreError> {
+    let (number, run, digest) = (row.version("number")?, row.parsed("run_id")?, row.parsed("digest")?);
+    let open = |column| bound(column, number, run, digest);
     Ok(VersionRecord {
-        number: row.version("number")?,
+        number,
         suffix: row.parsed("suffix")?,
-        digest: row.parsed("digest")?,
+        digest,
         base_digest: row.parsed("base_digest")?,
         parent: row.optional_version("parent")?,
-        run: row.parsed("run_id")?,
+        run,
         source: row.parsed("source_id")?,
-        manifest: row.json("manifest")?,
-        eval: row.json("eval")?,
+        manifest: keys.open_json(&open(MANIFEST), &row.text("manifest")?)?,
+        eval: keys.open_json(&open(EVAL), &row.text("eval")?)?,
         created_at: row.time("created_at")?,
     })
 }

@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use atelier_platform::{Tier, inspect_base, inspect_walls};
+use atelier_platform::{Tier, inspect_base, inspect_root_key, inspect_walls};
 use serde_json::{Value, json};
 
-use crate::cli::{DatabaseArgs, DoctorArgs};
+use crate::cli::{DatabaseArgs, DoctorArgs, RootKeyArgs};
 use crate::client::{Client, OPERATOR_KEY_FILE, URL_FILE};
 use crate::commands::audit;
 use crate::output::Output;
-use crate::serve::{database_options, find_base};
+use crate::serve::{database_options, find_base, root_key_options};
 
 /// Free disk space under which a server is soon in trouble, bytes.
 const DISK_FREE_BYTES_MIN: u64 = 1 << 30;
@@ -26,6 +26,7 @@ pub async fn run(data: &Path, args: DoctorArgs, output: Output) -> Result<()> {
     let mut checks = vec![kernels(), base(args.base.as_deref())];
     checks.extend(folder(data));
     checks.extend(walls(data, &args.database).await);
+    checks.push(root_key(data, &args.database, &args.root_key).await);
     let server = server(data).await;
     let answers = server.good;
     checks.push(server);
@@ -73,16 +74,14 @@ fn folder(data: &Path) -> Vec<Check> {
         }];
     }
     let key = data.join(OPERATOR_KEY_FILE);
-    let private = std::fs::metadata(&key)
-        .map(|metadata| std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o077 == 0);
-    let key_check = match private {
-        Ok(true) => Check { what: "operator key", good: true, says: format!("{}, private", key.display()) },
-        Ok(false) => Check {
+    let key_check = match is_private(&key) {
+        Some(true) => Check { what: "operator key", good: true, says: format!("{}, private", key.display()) },
+        Some(false) => Check {
             what: "operator key",
             good: false,
             says: format!("others can read {0}. Run: chmod 600 {0}", key.display()),
         },
-        Err(_) => Check {
+        None => Check {
             what: "operator key",
             good: true,
             says: format!("{} is not there; set ATELIER_KEY for the commands", key.display()),
@@ -103,6 +102,31 @@ async fn walls(data: &Path, database: &DatabaseArgs) -> Vec<Check> {
         Ok(Some(findings)) => findings.into_iter().map(|says| Check { what, good: false, says }).collect(),
         Err(error) => check(false, format!("cannot look: {:#}", anyhow::Error::from(error))),
     }
+}
+
+/// Whether the data can be read at the next start.
+async fn root_key(data: &Path, database: &DatabaseArgs, args: &RootKeyArgs) -> Check {
+    let check = |good, says| Check { what: "root key", good, says };
+    let options = match root_key_options(args) {
+        Ok(options) => options,
+        Err(error) => return check(false, format!("{error:#}")),
+    };
+    match inspect_root_key(data, &database_options(database), &options).await {
+        Ok(None) => check(true, "nothing is sealed yet; the first start makes it".to_owned()),
+        Ok(Some(place)) => match is_private(Path::new(&place)) {
+            Some(false) => check(false, format!("others can read {place}. Run: chmod 600 {place}")),
+            Some(true) | None => {
+                check(true, format!("{place} is what the data is sealed with; keep a copy apart from the data"))
+            }
+        },
+        Err(error) => check(false, format!("{:#}", anyhow::Error::from(error))),
+    }
+}
+
+/// Whether only its owner can read a file; none where there is no such file.
+fn is_private(file: &Path) -> Option<bool> {
+    let metadata = std::fs::metadata(file).ok()?;
+    Some(std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o077 == 0)
 }
 
 /// Whether the audit trail is what was written, where a server runs that can say so: a line, or one for each break.

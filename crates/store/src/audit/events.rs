@@ -129,6 +129,8 @@ kinds! {
         BOOTSTRAP => "bootstrap", "operator_key.created";
         /// An operator's key took the place of all others.
         REPLACE_OPERATOR_KEY => "replace_operator_key", "operator_key.replaced";
+        /// Another root key wraps the keys of all data.
+        ROTATE_ROOT_KEY => "rotate_root_key", "root_key.rotated";
         /// Somebody with a key asked for what is not for that key.
         REFUSE => "refuse", "access.refused";
         /// An operator looked at what is a tenant's, in the tenant's place.

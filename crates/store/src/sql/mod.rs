@@ -125,6 +125,23 @@ impl Database {
         }
     }
 
+    /// Brings what was written into the database's own file and empties its log, so that nothing that was overwritten
+    /// stays behind there. A server does so in its own time.
+    pub(crate) async fn checkpoint(&self) -> Result<(), StoreError> {
+        match &self.place {
+            Place::Sqlite(pools) => pools.checkpoint().await,
+            Place::Postgres(_) => Ok(()),
+        }
+    }
+
+    /// Writes the database's file anew, without what was ever deleted from it. A server does so in its own time.
+    pub(crate) async fn compact(&self) -> Result<(), StoreError> {
+        match &self.place {
+            Place::Sqlite(pools) => pools.compact().await,
+            Place::Postgres(_) => Ok(()),
+        }
+    }
+
     /// Waits for what is in flight and closes every connection that is this place's alone.
     pub(crate) async fn close(&self) {
         match &self.place {
@@ -174,6 +191,15 @@ impl Transaction {
             Self::Sqlite(transaction) => transaction.fetch_optional(sql, values).await,
             Self::Postgres(transaction) => transaction.fetch_optional(sql, values).await,
         }
+    }
+
+    /// Lets rows refer to what is not there, until the transaction ends.
+    pub(crate) async fn defer_references(&mut self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(transaction) => transaction.execute("PRAGMA defer_foreign_keys = 1", Vec::new()).await,
+            Self::Postgres(transaction) => transaction.execute("SET CONSTRAINTS ALL DEFERRED", Vec::new()).await,
+        }
+        .map(|_| ())
     }
 
     /// The first row of a statement that always gives one.

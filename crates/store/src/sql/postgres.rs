@@ -131,6 +131,16 @@ impl Server {
         owner.close().await.map_err(|error| failed("close", error))
     }
 
+    /// Writes a table anew, without what was ever deleted from it, where the owner is known.
+    pub(crate) async fn rewrite_table(&self, table: &'static str) -> Result<(), StoreError> {
+        if self.owner.is_none() {
+            return Ok(());
+        }
+        let mut owner = self.owner_connection().await?;
+        run(&mut owner, "VACUUM", format!("VACUUM (FULL) {table}")).await?;
+        owner.close().await.map_err(|error| failed("close", error))
+    }
+
     async fn owner_connection(&self) -> Result<PgConnection, StoreError> {
         let owner = self.owner.as_ref().ok_or(StoreError::OwnerNeeded)?;
         owner.connect().await.map_err(|error| failed("connect as the owner", error))

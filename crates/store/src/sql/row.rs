@@ -3,7 +3,6 @@
 use std::str::FromStr;
 
 use atelier_domain::{Timestamp, VersionNumber};
-use serde_json::Value as Json;
 use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Postgres, Row as _, Sqlite};
@@ -53,6 +52,10 @@ impl Row {
         self.get(column)
     }
 
+    pub(crate) fn blob(&self, column: &'static str) -> Result<Vec<u8>, StoreError> {
+        self.get(column)
+    }
+
     pub(crate) fn bytes<const N: usize>(&self, column: &'static str) -> Result<[u8; N], StoreError> {
         let bytes: Vec<u8> = self.get(column)?;
         bytes.try_into().map_err(|_| StoreError::corrupt(format!("column {column} has not {N} bytes")))
@@ -86,14 +89,5 @@ impl Row {
 
     pub(crate) fn optional_version(&self, column: &'static str) -> Result<Option<VersionNumber>, StoreError> {
         self.get::<Option<i64>>(column)?.map(|_| self.version(column)).transpose()
-    }
-
-    pub(crate) fn json(&self, column: &'static str) -> Result<Json, StoreError> {
-        serde_json::from_str(&self.text(column)?)
-            .map_err(|error| StoreError::corrupt(format!("column {column}: {error}")))
-    }
-
-    pub(crate) fn optional_json(&self, column: &'static str) -> Result<Option<Json>, StoreError> {
-        self.optional_text(column)?.map(|_| self.json(column)).transpose()
     }
 }

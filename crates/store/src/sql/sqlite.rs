@@ -43,6 +43,8 @@ impl Pools {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(DATABASE_BUSY_TIMEOUT)
+            // What is deleted is overwritten.
+            .pragma("secure_delete", "1")
             .disable_statement_logging();
         let writer = SqlitePoolOptions::new()
             .max_connections(1)
@@ -77,6 +79,19 @@ impl Pools {
     ) -> Result<Option<Row>, StoreError> {
         let row = bound(sql, values)?.fetch_optional(&self.readers).await;
         row.map(|row| row.map(Row::Sqlite)).map_err(|error| failed(sql, error))
+    }
+
+    /// Truncates the log once all of it is in the file; readers in it may keep it from that.
+    pub(super) async fn checkpoint(&self) -> Result<(), StoreError> {
+        const CHECKPOINT: &str = "PRAGMA wal_checkpoint(TRUNCATE)";
+        let done = sqlx::query(CHECKPOINT).fetch_all(&self.writer).await;
+        done.map(|_| ()).map_err(|error| failed(CHECKPOINT, error))
+    }
+
+    pub(super) async fn compact(&self) -> Result<(), StoreError> {
+        const COMPACT: &str = "VACUUM";
+        sqlx::query(COMPACT).execute(&self.writer).await.map_err(|error| failed(COMPACT, error))?;
+        self.checkpoint().await
     }
 
     pub(super) async fn close(&self) {

@@ -532,7 +532,7 @@ async fn two_servers_on_one_database_keep_one_chain() {
     let acme = Arc::new(world.tenant("acme", Plan::Tuned).await);
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("data")).unwrap();
-    std::fs::copy(world.folder.path().join("data/pepper"), folder.path().join("data/pepper")).unwrap();
+    crate::world::copy_secrets(&world.folder, &folder);
     let second = open_store(&world.backend, &folder, &world.clock).await.unwrap();
     let tasks: Vec<_> = (0..20)
         .map(|at| {
@@ -567,6 +567,7 @@ async fn another_pepper_makes_no_chain_of_ours() {
     // Whoever has the database and not the secret cannot write what passes for ours.
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("data")).unwrap();
+    crate::world::copy_secrets(&world.folder, &folder);
     std::fs::write(folder.path().join("data/pepper"), [9; 32]).unwrap();
     let second = open_store(&world.backend, &folder, &world.clock).await.unwrap();
     let grant = acme.may(ManageKeys { tenant: acme.id() });

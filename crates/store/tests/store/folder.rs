@@ -21,7 +21,7 @@ on_each_database! {
     async fn the_folder_and_its_secrets_are_for_the_servers_user_only(world: World) {
         let data = world.folder.path().join("data");
         let mode = |path: &str| fs::metadata(data.join(path)).unwrap().permissions().mode() & 0o777;
-        assert_eq!((mode("."), mode("pepper"), mode("lock")), (0o700, 0o600, 0o600));
+        assert_eq!((mode("."), mode("pepper"), mode("lock"), mode("root-key")), (0o700, 0o600, 0o600, 0o600));
     }
 
     async fn a_folder_without_its_pepper_is_refused(world: World) {

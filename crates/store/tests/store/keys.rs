@@ -172,7 +172,7 @@ async fn another_process_learns_of_a_revocation_within_a_second() {
     let world = World::open(Backend::postgres()).await;
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("data")).unwrap();
-    std::fs::copy(world.folder.path().join("data/pepper"), folder.path().join("data/pepper")).unwrap();
+    crate::world::copy_secrets(&world.folder, &folder);
     let other = open_store(&world.backend, &folder, &world.clock).await.unwrap();
     let tenant = world.tenant("acme", Plan::Shared).await;
     let grant = tenant.may(ManageKeys { tenant: tenant.id() });

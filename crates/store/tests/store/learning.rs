@@ -52,7 +52,7 @@ on_each_database! {
         let file = blobs.join("sources").join(source.id.hex()).join(source.digest.to_string());
         std::fs::write(file, b"archive of evil").unwrap();
         let read = acme.may(ReadSources { tenant: acme.id() });
-        assert_error!(world.store.source_archive(&read, source.id).await, StoreError::Corrupt { .. });
+        assert_error!(world.store.source_archive(&read, source.id).await, StoreError::DoesNotOpen { .. });
     }
 
     async fn a_source_that_breaks_a_bound_is_refused(world: World) {

@@ -62,7 +62,7 @@ on_each_database! {
         assert_eq!(names(&world, &globex).await, ["atelier", "atelier-base"]);
     }
 
-    async fn an_adapter_is_read_as_it_was_stored_or_not_at_all(world: World) {
+    async fn case_12_an_adapter_is_read_as_it_was_stored_or_not_at_all(world: World) {
         let acme = world.tenant("acme", Plan::Tuned).await;
         let globex = world.tenant("globex", Plan::Tuned).await;
         world.learn(&acme, 1).await;
@@ -75,10 +75,10 @@ on_each_database! {
         let file = |tenant: &Tenant| blobs.join(tenant.id().hex()).join("adapters").join(digest.to_string());
         std::fs::create_dir_all(file(&globex).parent().unwrap()).unwrap();
         std::fs::copy(file(&acme), file(&globex)).unwrap();
-        assert_error!(world.store.adapter(&load_right(globex.id()), digest).await, StoreError::Corrupt { .. });
+        assert_error!(world.store.adapter(&load_right(globex.id()), digest).await, StoreError::DoesNotOpen { .. });
         let mut bytes = std::fs::read(file(&acme)).unwrap();
         bytes[20] ^= 1;
         std::fs::write(file(&acme), bytes).unwrap();
-        assert_error!(world.store.adapter(&load_right(acme.id()), digest).await, StoreError::Corrupt { .. });
+        assert_error!(world.store.adapter(&load_right(acme.id()), digest).await, StoreError::DoesNotOpen { .. });
     }
 }

@@ -163,7 +163,7 @@ async fn a_move_needs_the_owner_and_to_be_alone() {
     // A second server on the same database, with a folder of its own.
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("data")).unwrap();
-    std::fs::copy(world.folder.path().join("data/pepper"), folder.path().join("data/pepper")).unwrap();
+    crate::world::copy_secrets(&world.folder, &folder);
     let second = open_store(&world.backend, &folder, &world.clock).await.unwrap();
     assert_error!(move_to(&world, &acme, Separation::Schema).await, StoreError::OthersAtWork);
     second.close().await;

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use atelier_access::right::{CompleteAs, CorrectUsage, Meter, ReadUsage};
 use atelier_domain::{ManualClock, MicroUnits, ModelName, Plan, RequestId, Timestamp, TokenCounts};
 use atelier_store::{
-    BucketWidth, Correction, DatabaseOptions, DatabaseUrls, NewReservation, OpenOptions, Outcome, Reservation, Store,
-    StoreError, UsageQuery, UsageResult,
+    BucketWidth, Correction, DatabaseOptions, DatabaseUrls, NewReservation, Outcome, Reservation, Store, StoreError,
+    UsageQuery, UsageResult,
 };
 use proptest::test_runner::{Config, TestRunner};
 
-use crate::world::{Backend, START, Tenant, World, assert_error, database_options, on_each_database};
+use crate::world::{Backend, START, Tenant, World, assert_error, database_options, on_each_database, open_options};
 
 pub fn query(start: Timestamp) -> UsageQuery {
     UsageQuery {
@@ -214,7 +214,7 @@ async fn process_that_dies() {
         }),
     };
     let clock = Arc::new(ManualClock::at(START));
-    let store = Store::open(OpenOptions { folder: folder.into(), database, clock }).await.unwrap();
+    let store = Store::open(open_options(database, folder.into(), &clock)).await.unwrap();
     let operator = store.bootstrap_operator_key().await.unwrap().unwrap().reveal();
     let operator = store.authenticate(&operator).await.unwrap();
     let create = operator.grant(atelier_access::right::CreateTenant).unwrap();
@@ -264,7 +264,7 @@ async fn every_accepted_request_has_its_row_after_a_kill(backend: Backend) {
 
     let clock = Arc::new(ManualClock::at(START));
     let database = database_options(&backend);
-    let store = Store::open(OpenOptions { folder: data, database, clock }).await.unwrap();
+    let store = Store::open(open_options(database, data, &clock)).await.unwrap();
     let operator = store.replace_operator_key().await.unwrap().reveal();
     let operator = store.authenticate(&operator).await.unwrap();
     let list = operator.grant(atelier_access::right::ListTenants).unwrap();

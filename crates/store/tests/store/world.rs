@@ -10,7 +10,7 @@ use atelier_access::{ApiKey, Caller, Granted, Right};
 use atelier_domain::{Digest, ManualClock, Plan, Role, Scopes, Separation, Suffix, TenantId, Timestamp};
 use atelier_store::{
     AdapterBlob, ClaimedJob, CreatedKey, DatabaseOptions, DatabaseUrls, NewKey, NewRun, NewSource, NewVersion,
-    OpenOptions, RunRecord, SourceOrigin, SourceRecord, Store, StoreError, TenantRecord, VersionRecord,
+    OpenOptions, RootKeyOptions, RunRecord, SourceOrigin, SourceRecord, Store, StoreError, TenantRecord, VersionRecord,
 };
 use bytes::Bytes;
 use serde_json::json;
@@ -221,7 +221,19 @@ impl Tenant {
 
 pub async fn open_store(backend: &Backend, folder: &TempDir, clock: &Arc<ManualClock>) -> Result<Store, StoreError> {
     let database = database_options(backend);
-    Store::open(OpenOptions { folder: folder.path().join("data"), database, clock: Arc::clone(clock) as _ }).await
+    Store::open(open_options(database, folder.path().join("data"), clock)).await
+}
+
+/// With the root key in the folder.
+pub fn open_options(database: DatabaseOptions, folder: std::path::PathBuf, clock: &Arc<ManualClock>) -> OpenOptions {
+    OpenOptions { folder, database, root_key: RootKeyOptions::InFolder, clock: Arc::clone(clock) as _ }
+}
+
+/// Gives a second data folder the secrets of the first, as somebody does who runs two servers on one database.
+pub fn copy_secrets(from: &TempDir, to: &TempDir) {
+    for name in ["pepper", "root-key"] {
+        std::fs::copy(from.path().join("data").join(name), to.path().join("data").join(name)).unwrap();
+    }
 }
 
 pub fn database_options(backend: &Backend) -> DatabaseOptions {

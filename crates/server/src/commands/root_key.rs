@@ -1,0 +1,39 @@
+//! `atelier root-key`: changing the key that wraps the keys of all data. Works on the data folder itself, not over the
+//! API: whoever runs it has the key.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use atelier_platform::{KeyRotation, ROOT_KEY_FILE, RootKeyOptions, rotate_keys};
+use serde_json::json;
+
+use crate::cli::RootKeyCommand;
+use crate::output::Output;
+use crate::serve::{database_options, root_key_options};
+
+/// Changes keys.
+pub async fn run(data: &Path, command: RootKeyCommand, output: Output) -> Result<()> {
+    let RootKeyCommand::Rotate { next, data_keys, database, root_key } = command;
+    if !data.exists() {
+        bail!("{} is not there: name the data folder with --data", data.display());
+    }
+    let (database, root_key) = (database_options(&database), root_key_options(&root_key)?);
+    let place = match (&next, &root_key) {
+        (Some(next), _) => next.clone(),
+        (None, RootKeyOptions::File(file)) => file.clone(),
+        (None, _) => data.join(ROOT_KEY_FILE),
+    };
+    rotate_keys(data.to_owned(), database, root_key, &KeyRotation { next: next.clone(), data_keys }).await?;
+    let object = json!({"root_key": place, "data_keys": data_keys});
+    output.result(&object, || {
+        let then = match next {
+            Some(_) => "Start the server with this key from now on: --root-key FILE, or ATELIER_ROOT_KEY.",
+            None => "The next start finds it there.",
+        };
+        let place = place.display();
+        format!(
+            "The root key is now the one in {place}. {then}\nKeep a copy of it apart from the data, and the old one as \
+             long as you keep backups from before: they open with the old one only."
+        )
+    })
+}
