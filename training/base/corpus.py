@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=default_work().root)
     parser.add_argument("--first", type=int, default=0, help="only so many packages of each list")
     arguments = parser.parse_args()
-    work = Work(arguments.work)
+    work = Work(arguments.work.resolve())
     wanted = select(arguments.languages, arguments.lists, arguments.first)
     if arguments.verb in ("fetch", "all"):
         fetch(work, wanted)
