@@ -59,6 +59,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--valid-every", type=int, default=100)
+    parser.add_argument("--valid-rows", type=int, default=192, help="of each validation set, the first ones")
     parser.add_argument("--checkpoint-minutes", type=float, default=3)
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--f32", action="store_true", help="no bf16 on this machine")
@@ -156,7 +157,7 @@ class Run:
         """Losses on held-out rows, plain and rearranged."""
         found = {}
         for name in self.rows.index["valid"]:
-            ids, targets = self.rows.valid(name)
+            ids, targets = (block[: self.arguments.valid_rows] for block in self.rows.valid(name))
             total = counted = 0.0
             for start in range(0, len(ids), VALID_ROWS_PER_PASS):
                 part = slice(start, start + VALID_ROWS_PER_PASS)
