@@ -163,13 +163,15 @@ def merge(work: Work, wanted: list[Wanted]) -> dict:
     fresh.mkdir(parents=True)
     seen = Seen()
     progress = Progress("merge", len(wanted))
-    entries, refused = [], []
+    entries, refused, missing = [], [], 0
     # Held out first: whatever nearly equals one of those files, a vendored copy say, is then not learned from.
     with Writer(fresh, "held-out", None) as held_out, Writer(fresh, "train", DOCUMENTS_BYTES) as train:
         for one in apart + learned:
             record = read_record(work, one)
-            if record is None or "refused" in record:
-                refused.append({"name": one.name, "ecosystem": one.ecosystem, **(record or {"refused": "not fetched"})})
+            if record is None:
+                missing += 1
+            elif "refused" in record:
+                refused.append(record)
             else:
                 writer = held_out if one.is_held_out else train
                 entries.append(entry(record, one, add_package(work, one, seen, writer)))
@@ -178,6 +180,8 @@ def merge(work: Work, wanted: list[Wanted]) -> dict:
     write_atomically(fresh / "manifest.json", (json.dumps(manifest, indent=1) + "\n").encode())
     shutil.rmtree(work.documents, ignore_errors=True)
     fresh.rename(work.documents)
+    if missing:
+        print(f"{missing} packages of the lists are not fetched yet")
     print(json.dumps({key: manifest[key] for key in ("languages", "duplicates", "secrets")}, indent=1))
     return manifest
 
