@@ -53,7 +53,7 @@ def card(arguments: argparse.Namespace) -> str:
         "adam": plan["adam_rate"], "decay": round(100 * plan["decay_share"]), "seed": evaluation["seed"],
         "beside": Path(evaluation["models"][0]["folder"]).name, "table": table(evaluation), "picture": arguments.picture,
     }  # fmt: skip
-    return Template((HERE / "card.template.md").read_text()).substitute(fields)
+    return Template((HERE / "card.template").read_text()).substitute(fields)
 
 
 if __name__ == "__main__":
