@@ -50,5 +50,7 @@ else
 fi
 if [ "${with_documentation:-no}" = yes ]; then
     cargo test --workspace --doc --quiet || failed=yes
+    say "the base's recipe, what of it needs the standard library only"
+    python3 -m unittest discover --start-directory training/base/tests --top-level-directory . --buffer || failed=yes
 fi
 [ "${failed:-no}" = no ]

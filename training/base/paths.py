@@ -1,0 +1,54 @@
+"""Where the recipe keeps what it makes: one work folder under target/, which git ignores."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+SHIPPED_BASE = ROOT / "models" / "atelier-base"
+
+
+@dataclass(frozen=True)
+class Work:
+    """The folders of one run of the recipe."""
+
+    root: Path
+
+    @property
+    def downloads(self) -> Path:
+        """Archives as the package clients gave them; deleted once read."""
+        return self.root / "downloads"
+
+    @property
+    def packages(self) -> Path:
+        """One `NAME.json` (what was taken) and one `NAME.jsonl.gz` (its files) for each package."""
+        return self.root / "packages"
+
+    @property
+    def documents(self) -> Path:
+        """The corpus: `train-NNN.jsonl.gz` and `held-out.jsonl.gz`, and its `manifest.json`."""
+        return self.root / "documents"
+
+    @property
+    def tokenizer(self) -> Path:
+        """The tokenizer that this run made."""
+        return self.root / "tokenizer"
+
+
+def default_work() -> Work:
+    """`target/base-model` of this checkout, or what BASE_MODEL_WORK names."""
+    return Work(Path(os.environ.get("BASE_MODEL_WORK", ROOT / "target" / "base-model")))
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replaces `path` in one step: a killed run leaves the old file or the new one, never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".part")
+    with beside.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
