@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use anyhow::{Result, bail};
+use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -70,7 +71,28 @@ pub async fn run(data: &Path, command: TenantCommand, output: Output) -> Result<
                 confirm(&name)?;
             }
             let deleted = client.send(Method::DELETE, &format!("/v1/tenants/{name}"), &json!({})).await?;
-            output.result(&deleted, || format!("Tenant {name}, its keys, its data and its adapters are gone."))
+            output.result(&deleted, || certificate(&name, &deleted["erasure"]))
+        }
+        TenantCommand::Erased => {
+            let erasures = client.get("/v1/erasures").await?;
+            output.result(&erasures, || {
+                let rows: Vec<Vec<String>> = erasures["data"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .map(|erasure| {
+                        let time = |key: &str| Timestamp::from_second(erasure[key].as_i64()?).ok();
+                        let at = |key: &str| time(key).map_or_else(|| "not yet".to_owned(), |at| at.to_string());
+                        vec![
+                            text(&erasure["id"]),
+                            at("requested_at"),
+                            at("completed_at"),
+                            text(&erasure["requested_by"]),
+                        ]
+                    })
+                    .collect();
+                table(&["TENANT", "REQUESTED", "COMPLETED", "BY"], &rows)
+            })
         }
     }
 }
@@ -89,6 +111,21 @@ pub async fn create(client: &Client, name: &str, plan: &str, separation: Option<
 
 async fn set_status(client: &Client, name: &str, status: &str) -> Result<Value> {
     client.send(Method::PATCH, &format!("/v1/tenants/{name}"), &json!({"status": status})).await
+}
+
+/// What was removed, for people.
+fn certificate(name: &str, erasure: &Value) -> String {
+    let removed = erasure["removed"].as_object().into_iter().flatten();
+    let kinds: Vec<String> = removed
+        .filter(|(_, count)| count.as_u64() != Some(0))
+        .map(|(kind, count)| format!("{count} {}", kind.replace('_', " ")))
+        .collect();
+    format!(
+        "Tenant {name} ({}) is erased: {}. The keys to what copies may hold of it are destroyed.\nUsage and the audit \
+         trail stay. Certificates: atelier tenant erased --json",
+        text(&erasure["id"]),
+        kinds.join(", ")
+    )
 }
 
 fn confirm(name: &str) -> Result<()> {
