@@ -42,6 +42,7 @@ const MEANINGS: &[(&str, Meaning)] = &[
     ("limit", Plain("1")),
     ("list_audit_logs.after", Names("event")),
     ("list_audit_logs.before", Names("event")),
+    ("list_erasures.after", Plain("\"org_0190d1f2a3b47c5d8e9f001122334455\"")),
     ("list_keys.after", Names("key")),
     ("list_operator_audit_logs.after", Names("event")),
     ("list_operator_audit_logs.before", Names("event")),

@@ -38,7 +38,7 @@ fn asks(operation: &str) -> Option<&'static [Action]> {
         "list_audit_logs" | "verify_audit_logs" => &[A::ReadAudit],
         "list_operator_audit_logs" | "verify_operator_audit_logs" => &[A::ReadOperatorAudit],
         "create_tenant" => &[A::CreateTenant],
-        "list_tenants" => &[A::ListTenants],
+        "list_tenants" | "list_erasures" => &[A::ListTenants],
         "get_tenant" => &[A::ReadTenant],
         "update_tenant" | "delete_tenant" => &[A::ManageTenant],
         "create_key" | "list_keys" | "get_key" | "update_key" | "delete_key" | "rotate_key" => &[A::ManageKeys],

@@ -200,8 +200,12 @@ fn operating() -> Vec<Endpoint> {
             .takes::<tenants::UpdateTenantRequest>()
             .gives::<tenants::TenantObject>(StatusCode::OK),
         Endpoint::new("delete_tenant", Operator, delete(tenants::delete_tenant), "/v1/tenants/{tenant}")
-            .about("Removes a tenant, its keys, its data and its adapters")
-            .gives::<crate::wire::Deleted>(StatusCode::OK),
+            .about("Erases a tenant, its keys, its data and its adapters; answers with the certificate of it")
+            .gives::<tenants::DeletedTenantObject>(StatusCode::OK),
+        Endpoint::new("list_erasures", Operator, get(tenants::list_erasures), "/v1/erasures")
+            .about("The certificates of erased tenants, newest first")
+            .query("after", "Only certificates older than that of this tenant, by its id")
+            .gives::<tenants::ErasureList>(StatusCode::OK),
         Endpoint::new("rotate_key", TenantAdmin, post(tenants::rotate_key), "/v1/tenants/{tenant}/keys")
             .about("Makes a new key, shown only here, and revokes the tenant's others")
             .gives::<keys::CreatedKeyObject>(StatusCode::CREATED),

@@ -1,7 +1,9 @@
 //! `/v1/tenants`: the operator's own resource. Keys are shown once, in the answer that makes them.
 
-use atelier_domain::{Plan, Separation};
-use atelier_platform::{Platform, TenantChange, TenantRecord};
+use std::collections::BTreeMap;
+
+use atelier_domain::{Plan, Separation, Timestamp};
+use atelier_platform::{Erasure, Platform, TenantChange, TenantRecord};
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -10,9 +12,9 @@ use utoipa::ToSchema;
 
 use crate::caller::Authenticated;
 use crate::error::ApiError;
-use crate::extract::WireJson;
-use crate::keys::{CreatedKeyObject, created_key_object};
-use crate::wire::{Deleted, list_object};
+use crate::extract::{WireJson, WireQuery};
+use crate::keys::{CreatedKeyObject, created_key_object, named};
+use crate::wire::{list_object, page_has_more};
 
 /// The status of a tenant that works.
 const ACTIVE: &str = "active";
@@ -47,6 +49,50 @@ pub struct UpdateTenantRequest {
     /// `active` again. As it is when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
+}
+
+/// Query of `GET /v1/erasures`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ErasuresQuery {
+    /// Only certificates older than that of this tenant.
+    pub after: Option<String>,
+}
+
+/// The certificate that a tenant was erased: what there was, counted before it was removed.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ErasureObject {
+    /// The tenant that was, as `org_…`.
+    pub id: String,
+    /// Always `erasure`.
+    pub object: &'static str,
+    /// Who decided it.
+    pub requested_by: String,
+    /// When it was decided, in unix seconds.
+    pub requested_at: i64,
+    /// When the last of it was gone, in unix seconds; null while something may still be there.
+    pub completed_at: Option<i64>,
+    /// How many of each kind were removed: rows by table, `blobs`, `blob_bytes`. The keys that its data was sealed with
+    /// are destroyed besides, so that copies elsewhere do not open.
+    pub removed: BTreeMap<String, u64>,
+}
+
+list_object! {
+    /// Certificates, newest first.
+    ErasureList of ErasureObject
+}
+
+/// Answer to deleting a tenant.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DeletedTenantObject {
+    /// The tenant that was, as `org_…`.
+    pub id: String,
+    /// Always `tenant.deleted`.
+    pub object: &'static str,
+    /// Always true.
+    pub deleted: bool,
+    /// The certificate.
+    pub erasure: ErasureObject,
 }
 
 /// A tenant.
@@ -134,9 +180,22 @@ pub async fn delete_tenant(
     State(platform): State<Platform>,
     Authenticated(caller): Authenticated,
     Path(tenant): Path<String>,
-) -> Result<Json<Deleted>, ApiError> {
-    let tenant = platform.delete_tenant(&caller, &tenant).await?;
-    Ok(Json(Deleted::new(tenant.id, "tenant.deleted")))
+) -> Result<Json<DeletedTenantObject>, ApiError> {
+    let erasure = platform.delete_tenant(&caller, &tenant).await?;
+    let id = erasure.tenant.to_string();
+    Ok(Json(DeletedTenantObject { id, object: "tenant.deleted", deleted: true, erasure: erasure_object(erasure) }))
+}
+
+/// `GET /v1/erasures`.
+pub async fn list_erasures(
+    State(platform): State<Platform>,
+    Authenticated(caller): Authenticated,
+    WireQuery(query): WireQuery<ErasuresQuery>,
+) -> Result<Json<ErasureList>, ApiError> {
+    let after = query.after.as_deref().map(|id| named(id, "after")).transpose()?;
+    let erasures = platform.list_erasures(&caller, after).await?;
+    let has_more = page_has_more(&erasures);
+    Ok(Json(ErasureList { has_more, ..ErasureList::whole(erasures.into_iter().map(erasure_object).collect()) }))
 }
 
 /// `POST /v1/tenants/{tenant}/keys`.
@@ -167,6 +226,17 @@ fn separation(word: &str) -> Result<Separation, ApiError> {
         let message = "No such separation. Use pooled, schema or database.";
         ApiError::invalid(message, Some("separation"), Some("invalid_value"))
     })
+}
+
+fn erasure_object(erasure: Erasure) -> ErasureObject {
+    ErasureObject {
+        id: erasure.tenant.to_string(),
+        object: "erasure",
+        requested_by: erasure.requested_by,
+        requested_at: erasure.requested_at.seconds(),
+        completed_at: erasure.completed_at.map(Timestamp::seconds),
+        removed: erasure.removed,
+    }
 }
 
 fn tenant_object(tenant: TenantRecord) -> TenantObject {

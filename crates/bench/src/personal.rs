@@ -175,40 +175,42 @@ fn adapters_folder(out: &Path) -> PathBuf {
     out.with_extension("adapters")
 }
 
+/// Heads of the table of losses.
+const LOSS_HEADS: [&str; 9] = [
+    "package",
+    "train tokens",
+    "test tokens",
+    "base",
+    "own",
+    "another's",
+    "own − base",
+    "base − own, 95 %",
+    "another's − own, 95 %",
+];
+/// Heads of the table of everything else.
+const REST_HEADS: [&str; 11] = [
+    "package",
+    "bits/byte base",
+    "own",
+    "another's",
+    "places",
+    "exact first line base",
+    "own",
+    "another's",
+    "own − base, points, 95 %",
+    "seconds",
+    "tok/s",
+];
+
 /// The table and the sentences under it.
 fn report(ledger: &Ledger<Settings, Tenant>) -> String {
     let judged: Vec<(&Tenant, &Evaluation)> =
         ledger.records.iter().filter_map(|tenant| Some((tenant, tenant.evaluation.as_ref()?))).collect();
-    let losses = document::table(
-        &[
-            "package",
-            "train tokens",
-            "test tokens",
-            "base",
-            "own",
-            "another's",
-            "own − base",
-            "base − own, 95 %",
-            "another's − own, 95 %",
-        ],
-        &judged.iter().map(|(tenant, card)| loss_row(tenant, card)).collect::<Vec<_>>(),
-    );
-    let rest = document::table(
-        &[
-            "package",
-            "bits/byte base",
-            "own",
-            "another's",
-            "places",
-            "exact first line base",
-            "own",
-            "another's",
-            "own − base, points, 95 %",
-            "seconds",
-            "tok/s",
-        ],
-        &judged.iter().map(|(tenant, card)| rest_row(tenant, card)).collect::<Vec<_>>(),
-    );
+    let rows = |row: fn(&Tenant, &Evaluation) -> Vec<String>| -> Vec<_> {
+        judged.iter().map(|(tenant, card)| row(tenant, card)).collect()
+    };
+    let losses = document::table(&LOSS_HEADS, &rows(loss_row));
+    let rest = document::table(&REST_HEADS, &rows(rest_row));
     let seed = ledger.settings.learn.seed;
     let mean =
         |of: &dyn Fn(&Evaluation) -> f64| mean_ci95(&judged.iter().map(|(_, card)| of(card)).collect::<Vec<_>>(), seed);

@@ -75,8 +75,8 @@ impl Sampling {
         if !(self.temperature.is_finite() && self.temperature >= 0.0) {
             return Some("temperature must be a finite number of at least 0");
         }
-        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
-            return Some("top_p must be above 0 and at most 1");
+        if !(0.0..=1.0).contains(&self.top_p) {
+            return Some("top_p must be between 0 and 1");
         }
         None
     }

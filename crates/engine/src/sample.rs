@@ -75,10 +75,12 @@ fn candidates(logits: &[f32], weigh: Weigh, sampling: &Sampling) -> Vec<Candidat
         kept.truncate(top_k);
     }
     if sampling.top_p < 1.0 {
-        // All tokens below this threshold together hold less than 1 - top_p: none of them can be in the nucleus.
+        // All tokens below this threshold together hold less than 1 - top_p: none of them can be in the nucleus. The
+        // likeliest always is, also where rounding lifts the mean above it.
         let total: f64 = sum_by_index(&mut kept);
         let threshold = total * (1.0 - f64::from(sampling.top_p)) / kept.len() as f64;
-        kept.retain(|(_, weight)| *weight >= threshold);
+        let likeliest = kept.iter().map(|(_, weight)| *weight).fold(0.0, f64::max);
+        kept.retain(|(_, weight)| *weight >= threshold.min(likeliest));
         kept.sort_unstable_by(likelier_first);
         let nucleus = f64::from(sampling.top_p) * total;
         let mut cumulative = 0.0;
@@ -253,7 +255,7 @@ mod tests {
         fn top_k_and_top_p_keep_exactly_the_nucleus(
             logits in proptest::collection::vec(-8.0f32..8.0, 1..60),
             temperature in 0.2f32..2.0,
-            top_p in 0.01f32..1.0,
+            top_p in prop_oneof![Just(0.0f32), 0.01f32..1.0],
             top_k in 0u32..70,
         ) {
             let settings = sampling(temperature, top_p, top_k, 1);

@@ -37,9 +37,9 @@ pub use atelier_engine::{EngineOptions, FinishReason};
 pub use atelier_model::{Adapter, AdapterFiles, Model, Tier, WeightFormat};
 pub use atelier_store::{
     Aliases, AuditPage, AuditQuery, AuditRecord, Break, BucketWidth, ChainReport, CreatedKey, DatabaseOptions,
-    DatabaseUrls, EventType, KeyQuery, KeyRotation, KeySummary, Progress, ROOT_KEY_FILE, RootKey, RootKeyOptions,
-    RunError, RunEvent, RunRecord, RunState, SourceOrigin, SourceRecord, TenantRecord, UsageBucket, UsagePage,
-    UsageQuery, UsageResult, VersionRecord,
+    DatabaseUrls, Erasure, EventType, KeyQuery, KeyRotation, KeySummary, Progress, ROOT_KEY_FILE, RootKey,
+    RootKeyOptions, RunError, RunEvent, RunRecord, RunState, SourceOrigin, SourceRecord, TenantRecord, UsageBucket,
+    UsagePage, UsageQuery, UsageResult, VersionRecord,
 };
 pub use atelier_trainer::{EvalCard, Interval, ItemLoss, SourceFile, mean_loss, paired_ci95};
 

@@ -30,6 +30,9 @@ pub struct PlatformOptions {
     pub database: DatabaseOptions,
     /// Where the root key is, with which the keys of all data are wrapped.
     pub root_key: RootKeyOptions,
+    /// The file that names erased tenants, so that a restored backup does not bring them back; in the data folder when
+    /// absent.
+    pub erasure_log: Option<PathBuf>,
     /// The base model's folder, in Hugging Face layout.
     pub base: PathBuf,
     /// How to hold the base's weights.
@@ -54,6 +57,7 @@ impl PlatformOptions {
             data,
             database: DatabaseOptions::Files,
             root_key: RootKeyOptions::InFolder,
+            erasure_log: None,
             base,
             weight_format: WeightFormat::Bf16,
             tier: None,
@@ -96,7 +100,7 @@ pub async fn rotate_keys(
     root_key: RootKeyOptions,
     rotation: &KeyRotation,
 ) -> Result<(), PlatformError> {
-    let options = OpenOptions { folder: data, database, root_key, clock: Arc::new(SystemClock) };
+    let options = OpenOptions { folder: data, database, root_key, erasure_log: None, clock: Arc::new(SystemClock) };
     Ok(atelier_store::rotate_keys(options, rotation).await?)
 }
 
@@ -203,6 +207,7 @@ impl Platform {
             folder: options.data.clone(),
             database: options.database.clone(),
             root_key: options.root_key.clone(),
+            erasure_log: options.erasure_log.clone(),
             clock,
         })
         .await?;

@@ -1,8 +1,9 @@
 //! Tenants: finding, making, moving between plans, new keys, deleting.
 
 use atelier_access::{Action, Caller, right};
+use atelier_domain::limits::PAGE_ROWS_MAX;
 use atelier_domain::{Plan, Separation, TenantId, TenantName};
-use atelier_store::{CreatedKey, StoreError, TenantRecord};
+use atelier_store::{CreatedKey, Erasure, StoreError, TenantRecord};
 
 use crate::error::PlatformError;
 use crate::platform::Platform;
@@ -135,16 +136,25 @@ impl Platform {
         Ok(self.store().rotate_key(&caller.grant(right::ManageKeys { tenant })?).await?)
     }
 
-    /// Removes a tenant, its keys, its data and its adapters. The books stay the operator's.
+    /// Erases a tenant: its keys, its data and its adapters; the certificate of it is the answer. The books stay the
+    /// operator's.
     ///
     /// # Errors
     /// When the caller may not, or there is no such tenant.
-    pub async fn delete_tenant(&self, caller: &Caller, tenant: &str) -> Result<TenantRecord, PlatformError> {
+    pub async fn delete_tenant(&self, caller: &Caller, tenant: &str) -> Result<Erasure, PlatformError> {
         let record = self.get_tenant(caller, tenant).await?;
         let grant = caller.grant(right::ManageTenant { tenant: record.id })?;
-        self.store().delete_tenant(&grant).await?;
+        let erasure = self.store().delete_tenant(&grant).await;
         self.adapters().forget(record.id);
-        Ok(record)
+        Ok(erasure?)
+    }
+
+    /// The certificates of erased tenants, newest first, older than that of `after` if there is one.
+    ///
+    /// # Errors
+    /// When the caller is no operator.
+    pub async fn list_erasures(&self, caller: &Caller, after: Option<TenantId>) -> Result<Vec<Erasure>, PlatformError> {
+        Ok(self.store().erasures(&caller.grant(right::ListTenants)?, after, PAGE_ROWS_MAX).await?)
     }
 
     async fn find_as_operator(&self, caller: &Caller, tenant: &str) -> Result<TenantRecord, PlatformError> {

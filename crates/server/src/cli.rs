@@ -100,6 +100,11 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub root_key: RootKeyArgs,
 
+    /// File that names the tenants that were erased: a start with a restored backup erases them again. Keep it where no
+    /// backup overwrites it; `erasures.jsonl` in the data folder when absent.
+    #[arg(long, env = "ATELIER_ERASURE_LOG", value_name = "FILE")]
+    pub erasure_log: Option<PathBuf>,
+
     /// Folder on this machine from which tenants may learn by path; may be repeated.
     #[arg(long = "source-root", value_name = "DIR")]
     pub source_roots: Vec<PathBuf>,
@@ -267,7 +272,7 @@ pub enum TenantCommand {
         /// The tenant.
         name: String,
     },
-    /// Remove a tenant, its keys, its data and its adapters.
+    /// Erase a tenant, its keys, its data and its adapters; prints the certificate of it.
     Delete {
         /// The tenant.
         name: String,
@@ -275,6 +280,8 @@ pub enum TenantCommand {
         #[arg(long)]
         yes: bool,
     },
+    /// List the certificates of erased tenants.
+    Erased,
 }
 
 /// The plans that can be chosen.
@@ -325,7 +332,7 @@ impl SeparationArg {
 #[derive(Debug, Clone, Args)]
 pub struct TenantArg {
     /// The tenant's name. Needed with the operator's key; with a tenant's own key it is that tenant.
-    #[arg(long = "tenant", value_name = "NAME")]
+    #[arg(id = "tenant", long = "tenant", value_name = "NAME")]
     pub name: Option<String>,
 }
 

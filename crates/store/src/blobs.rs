@@ -161,6 +161,16 @@ impl Blobs {
         Ok(())
     }
 
+    /// How many blobs a tenant has, and their bytes.
+    pub(crate) async fn sum_of(&self, tenant: TenantId) -> Result<(u64, u64), StoreError> {
+        let prefix = Location::from(tenant.hex());
+        let sum = self
+            .objects
+            .list(Some(&prefix))
+            .try_fold((0, 0), async |(count, bytes), object| Ok((count + 1, bytes + object.size)));
+        sum.await.map_err(StoreError::blob)
+    }
+
     /// The names of all blobs of a tenant.
     pub(crate) async fn names(&self, tenant: TenantId) -> Result<Vec<String>, StoreError> {
         let prefix = format!("{}/", tenant.hex());

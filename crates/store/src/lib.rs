@@ -20,6 +20,7 @@
 pub mod audit;
 pub mod blobs;
 mod data_keys;
+mod erasing;
 mod error;
 mod inspect;
 pub mod jobs;
@@ -47,6 +48,7 @@ pub use audit::events::EventType;
 pub use audit::trail::{AuditActor, AuditPage, AuditQuery, AuditRecord};
 pub use audit::verify::{Break, ChainKind, ChainReport, Fault};
 pub use blobs::AdapterBlob;
+pub use erasing::Erasure;
 pub use error::StoreError;
 pub use inspect::{inspect, inspect_root_key};
 pub use jobs::{ClaimedJob, Heartbeat, Lease, RunEnd, RunFailure};

@@ -52,6 +52,7 @@ pub(crate) const CONTROL: Schema = schema!("control":
     2 "0002_separation",
     10 "0010_data_keys",
     16 "0016_suspension",
+    17 "0017_erasures",
     20 "0020_organization",
     22 "0022_audit_chain",
 );

@@ -15,6 +15,7 @@ use crate::audit::chain::ChainKey;
 use crate::audit::observer::Observer;
 use crate::blobs::Blobs;
 use crate::data_keys::DataKeyCache;
+use crate::erasing;
 use crate::error::StoreError;
 use crate::key_cache::KeyCache;
 use crate::ledger::Ledger;
@@ -43,6 +44,9 @@ pub struct OpenOptions {
     pub database: DatabaseOptions,
     /// Where the key is that wraps the keys of all data.
     pub root_key: RootKeyOptions,
+    /// The file that names whom it must never hold again, so that a restored backup does not bring them back; in the data
+    /// folder when absent.
+    pub erasure_log: Option<PathBuf>,
     /// Where the time comes from.
     pub clock: Arc<dyn Clock>,
 }
@@ -87,6 +91,7 @@ pub(crate) struct Inner {
     pub(crate) blobs: Blobs,
     pub(crate) pepper: Pepper,
     pub(crate) root_key: RootKey,
+    pub(crate) erasure_log: PathBuf,
     pub(crate) chain_key: ChainKey,
     pub(crate) observer: Arc<Observer>,
     pub(crate) keys: KeyCache,
@@ -125,7 +130,7 @@ impl Store {
     /// [`StoreError::RootKeyMissing`], [`StoreError::RootKeyWrong`], [`StoreError::RootKeyMalformed`]; with plain data
     /// there, [`StoreError::OthersAtWork`].
     pub async fn open(options: OpenOptions) -> Result<Self, StoreError> {
-        let OpenOptions { folder, database, root_key, clock } = options;
+        let OpenOptions { folder, database, root_key, erasure_log, clock } = options;
         make_folders(&folder)?;
         let lock = lock_folder(&folder)?;
         let opened = match &database {
@@ -157,12 +162,13 @@ impl Store {
                 clock,
                 pepper,
                 root_key,
+                erasure_log: erasure_log.unwrap_or_else(|| folder.join(erasing::LOG_FILE)),
                 chain_key,
                 lock,
             }),
         };
         if is_alone {
-            store.finish_deletions().await?;
+            store.finish_erasures().await?;
             store.finish_moves().await?;
         }
         store.seal_what_is_plain(is_alone).await?;

@@ -131,6 +131,33 @@ impl TenantPlaces {
         }
     }
 
+    /// The place of a tenant that is no more and may still have one, to look at; none where it has none.
+    pub(crate) async fn of_erased(&self, tenant: TenantId) -> Result<Option<Database>, StoreError> {
+        const SQL: &str = "SELECT separation FROM tenants WHERE id = $1";
+        match &self.home {
+            Home::Folder(folder) => {
+                let file = file_of(folder, tenant);
+                if !file.exists() {
+                    return Ok(None);
+                }
+                Database::open_sqlite(&file, false, 1, Scope::Tenant(tenant)).await.map(Some)
+            }
+            Home::Server { server, control } => {
+                let row = control.in_scope(Scope::Tenant(tenant)).fetch_optional(SQL, values![tenant]).await?;
+                let Some(row) = row else { return Ok(None) };
+                Ok(Some(place_on_server(server, tenant, row.parsed("separation")?)))
+            }
+        }
+    }
+
+    /// Removes files of a tenant whose rows are gone.
+    pub(crate) fn remove_litter(&self, tenant: TenantId) -> Result<(), StoreError> {
+        match &self.home {
+            Home::Folder(folder) => remove_file(folder, tenant),
+            Home::Server { .. } => Ok(()),
+        }
+    }
+
     /// Removes a place whose tenant was never made.
     pub(crate) async fn discard(&self, tenant: TenantId, separation: Separation) -> Result<(), StoreError> {
         match &self.home {

@@ -5,8 +5,7 @@ use atelier_access::right::{CreateTenant, ListTenants, ManageTenant, ReadTenant}
 use atelier_domain::{Plan, Role, Separation, TenantId, TenantName, Timestamp};
 use serde_json::json;
 
-use crate::audit::Unrecorded;
-use crate::audit::events::{CREATE_TENANT, DELETE_TENANT, RESUME_TENANT, SET_PLAN, SUSPEND_TENANT};
+use crate::audit::events::{CREATE_TENANT, RESUME_TENANT, SET_PLAN, SUSPEND_TENANT};
 use crate::data_keys::{self, NewGeneration, SealingState};
 use crate::error::StoreError;
 use crate::key_cache::announce;
@@ -190,45 +189,6 @@ impl Store {
             Some(row) => row.optional_time("suspended_at"),
             None => Ok(None),
         }
-    }
-
-    /// Deletes the tenant: its keys are worthless at once, its name is free, its database and blobs are removed, and
-    /// last the keys to what copies of them may lie elsewhere. The ledger keeps its rows: they are the operator's books.
-    ///
-    /// # Errors
-    /// [`StoreError::NotFound`] when it is deleted already. When files could not be removed, the next start removes them.
-    pub async fn delete_tenant(&self, grant: &Granted<ManageTenant>) -> Result<(), StoreError> {
-        const DELETE: &str = "UPDATE tenants SET deleted_at = $2 WHERE id = $1 AND deleted_at IS NULL";
-        const REVOKE: &str = "UPDATE keys SET revoked_at = $2 WHERE tenant_id = $1 AND revoked_at IS NULL";
-        let (tenant, now) = (grant.tenant(), self.now());
-        let mut transaction = self.control_for(tenant).begin().await?;
-        self.living_tenant(&mut transaction, tenant).await?;
-        transaction.execute(DELETE, values![tenant, now]).await?;
-        transaction.execute(REVOKE, values![tenant, now]).await?;
-        announce(&mut transaction).await?;
-        transaction.execute("DELETE FROM job_hints WHERE tenant_id = $1", values![tenant]).await?;
-        let recorded = self.record_administration(&mut transaction, grant, DELETE_TENANT.of(tenant, json!({}))).await?;
-        self.commit(transaction, recorded).await?;
-        self.inner.keys.forget_all();
-        self.erase_files(tenant).await
-    }
-
-    /// Removes the files of tenants whose deletion a crash cut short.
-    pub(crate) async fn finish_deletions(&self) -> Result<(), StoreError> {
-        const SQL: &str = "SELECT id FROM tenants WHERE deleted_at IS NOT NULL AND erased_at IS NULL";
-        for row in self.control().fetch_all(SQL, values![]).await? {
-            self.erase_files(row.parsed("id")?).await?;
-        }
-        Ok(())
-    }
-
-    async fn erase_files(&self, tenant: TenantId) -> Result<(), StoreError> {
-        self.inner.tenants.remove(tenant).await?;
-        self.inner.blobs.delete_all(tenant).await?;
-        self.destroy_data_keys(tenant).await?;
-        let mut transaction = self.control_for(tenant).begin().await?;
-        transaction.execute("UPDATE tenants SET erased_at = $2 WHERE id = $1", values![tenant, self.now()]).await?;
-        transaction.commit(Unrecorded::Place.permit()).await
     }
 
     pub(crate) async fn read_tenant(&self, tenant: TenantId) -> Result<TenantRecord, StoreError> {

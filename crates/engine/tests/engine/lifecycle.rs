@@ -24,7 +24,7 @@ fn a_job_that_can_never_be_served_is_refused_at_once() {
         (CompletionJob { logprobs: Some(6), ..good() }, "logprobs"),
         (CompletionJob { sampling: Sampling { temperature: -1.0, ..Sampling::greedy() }, ..good() }, "temperature"),
         (CompletionJob { sampling: Sampling { temperature: f32::NAN, ..Sampling::greedy() }, ..good() }, "temperature"),
-        (CompletionJob { sampling: Sampling { top_p: 0.0, ..Sampling::greedy() }, ..good() }, "top_p"),
+        (CompletionJob { sampling: Sampling { top_p: -0.1, ..Sampling::greedy() }, ..good() }, "top_p"),
         (CompletionJob { sampling: Sampling { top_p: 1.5, ..Sampling::greedy() }, ..good() }, "top_p"),
     ];
     for (job, expected) in refusals {

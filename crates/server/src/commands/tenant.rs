@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use anyhow::{Result, bail};
+use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -28,15 +29,8 @@ pub async fn run(data: &Path, command: TenantCommand, output: Output) -> Result<
         }
         TenantCommand::List => {
             let tenants = client.get("/v1/tenants").await?;
-            output.result(&tenants, || {
-                let rows: Vec<Vec<String>> = tenants["data"]
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .map(|tenant| ["name", "plan", "separation", "status", "id"].map(|key| text(&tenant[key])).to_vec())
-                    .collect();
-                table(&["NAME", "PLAN", "SEPARATION", "STATUS", "ID"], &rows)
-            })
+            let heads = ["NAME", "PLAN", "SEPARATION", "STATUS", "ID"];
+            output.result(&tenants, || table(&heads, &rows_of_tenants(&tenants)))
         }
         TenantCommand::Plan { name, plan } => {
             let tenant =
@@ -70,7 +64,11 @@ pub async fn run(data: &Path, command: TenantCommand, output: Output) -> Result<
                 confirm(&name)?;
             }
             let deleted = client.send(Method::DELETE, &format!("/v1/tenants/{name}"), &json!({})).await?;
-            output.result(&deleted, || format!("Tenant {name}, its keys, its data and its adapters are gone."))
+            output.result(&deleted, || certificate(&name, &deleted["erasure"]))
+        }
+        TenantCommand::Erased => {
+            let erasures = client.get("/v1/erasures").await?;
+            output.result(&erasures, || table(&["TENANT", "REQUESTED", "COMPLETED", "BY"], &rows_of_erased(&erasures)))
         }
     }
 }
@@ -89,6 +87,35 @@ pub async fn create(client: &Client, name: &str, plan: &str, separation: Option<
 
 async fn set_status(client: &Client, name: &str, status: &str) -> Result<Value> {
     client.send(Method::PATCH, &format!("/v1/tenants/{name}"), &json!({"status": status})).await
+}
+
+fn rows_of_tenants(tenants: &Value) -> Vec<Vec<String>> {
+    let row = |tenant: &Value| ["name", "plan", "separation", "status", "id"].map(|key| text(&tenant[key])).to_vec();
+    tenants["data"].as_array().into_iter().flatten().map(row).collect()
+}
+
+fn rows_of_erased(erasures: &Value) -> Vec<Vec<String>> {
+    let row = |erasure: &Value| {
+        let time = |key: &str| Timestamp::from_second(erasure[key].as_i64()?).ok();
+        let at = |key: &str| time(key).map_or_else(|| "not yet".to_owned(), |at| at.to_string());
+        vec![text(&erasure["id"]), at("requested_at"), at("completed_at"), text(&erasure["requested_by"])]
+    };
+    erasures["data"].as_array().into_iter().flatten().map(row).collect()
+}
+
+/// What was removed, for people.
+fn certificate(name: &str, erasure: &Value) -> String {
+    let removed = erasure["removed"].as_object().into_iter().flatten();
+    let kinds: Vec<String> = removed
+        .filter(|(_, count)| count.as_u64() != Some(0))
+        .map(|(kind, count)| format!("{count} {}", kind.replace('_', " ")))
+        .collect();
+    format!(
+        "Tenant {name} ({}) is erased: {}. The keys to what copies may hold of it are destroyed.\nUsage and the audit \
+         trail stay. Certificates: atelier tenant erased --json",
+        text(&erasure["id"]),
+        kinds.join(", ")
+    )
 }
 
 fn confirm(name: &str) -> Result<()> {

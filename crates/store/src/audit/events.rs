@@ -131,6 +131,8 @@ kinds! {
         REPLACE_OPERATOR_KEY => "replace_operator_key", "operator_key.replaced";
         /// Another root key wraps the keys of all data.
         ROTATE_ROOT_KEY => "rotate_root_key", "root_key.rotated";
+        /// A tenant that a restored backup brought back is no more, as was decided before.
+        ERASE_AGAIN => "erase_again", "organization.erased_again";
         /// Somebody with a key asked for what is not for that key.
         REFUSE => "refuse", "access.refused";
         /// An operator looked at what is a tenant's, in the tenant's place.

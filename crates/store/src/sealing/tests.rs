@@ -22,6 +22,7 @@ async fn open(folder: &Path) -> Result<Store, StoreError> {
         folder: folder.to_owned(),
         database: DatabaseOptions::Files,
         root_key: RootKeyOptions::InFolder,
+        erasure_log: None,
         clock: Arc::new(ManualClock::at(Timestamp::from_seconds(1_800_000_000))),
     })
     .await

@@ -64,7 +64,15 @@ impl Pools {
     /// another wrote in between.
     pub(super) async fn begin(&self) -> Result<Transaction, StoreError> {
         const BEGIN: &str = "BEGIN IMMEDIATE";
-        self.writer.begin_with(BEGIN).await.map(Transaction).map_err(|error| failed(BEGIN, error))
+        let mut begun = self.writer.begin_with(BEGIN).await;
+        if let Err(sqlx::Error::InvalidSavePointStatement) = begun {
+            // SQLite ends a transaction by itself when the disk is full. The driver then cannot end it, and believes for
+            // ever that its connection is inside one: a new connection is not.
+            let wedged = self.writer.acquire().await.map_err(|error| failed(BEGIN, error))?;
+            wedged.close().await.map_err(|error| failed(BEGIN, error))?;
+            begun = self.writer.begin_with(BEGIN).await;
+        }
+        begun.map(Transaction).map_err(|error| failed(BEGIN, error))
     }
 
     pub(super) async fn fetch_all(&self, sql: &'static str, values: Vec<Value>) -> Result<Vec<Row>, StoreError> {
@@ -183,6 +191,27 @@ mod tests {
         let large = transaction.execute("INSERT INTO notes VALUES ($1)", values!["x".repeat(100_000)]).await;
         assert!(matches!(large, Err(StoreError::DiskFull)), "{large:?}");
         drop(transaction);
+        let rows = database.fetch_all("SELECT text FROM notes", values![]).await.unwrap();
+        assert_eq!(rows.iter().map(|row| row.text("text").unwrap()).collect::<Vec<_>>(), ["kept"]);
+    }
+
+    #[tokio::test]
+    async fn a_transaction_that_sqlite_ended_by_itself_is_not_the_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open_sqlite(&folder.path().join("a.db"), true, 1, Scope::Control).await.unwrap();
+        let mut transaction = database.begin().await.unwrap();
+        transaction.execute("CREATE TABLE notes (text TEXT)", values![]).await.unwrap();
+        transaction.commit(Unrecorded::Test.permit()).await.unwrap();
+        for _ in 0..3 {
+            // What SQLite does on a full disk.
+            let mut ended = database.begin().await.unwrap();
+            ended.execute("INSERT INTO notes VALUES ('gone')", values![]).await.unwrap();
+            ended.execute("ROLLBACK", values![]).await.unwrap();
+            drop(ended);
+        }
+        let mut transaction = database.begin().await.unwrap();
+        transaction.execute("INSERT INTO notes VALUES ('kept')", values![]).await.unwrap();
+        transaction.commit(Unrecorded::Test.permit()).await.unwrap();
         let rows = database.fetch_all("SELECT text FROM notes", values![]).await.unwrap();
         assert_eq!(rows.iter().map(|row| row.text("text").unwrap()).collect::<Vec<_>>(), ["kept"]);
     }

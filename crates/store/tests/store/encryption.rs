@@ -22,10 +22,10 @@ use crate::world::{
 const ONE_KEY: &str = "0101010101010101010101010101010101010101010101010101010101010101";
 const OTHER_KEY: &str = "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=";
 /// What no file may hold.
-const MARKER: &str = "marker-5f0c9a";
+pub const MARKER: &str = "marker-5f0c9a";
 
 /// Puts the marker into everything that a tenant gives, and that is made from it.
-async fn plant(world: &World, tenant: &Tenant) {
+pub async fn plant(world: &World, tenant: &Tenant) {
     let id = tenant.id();
     let archive = Bytes::from(format!("fn {MARKER}() {{}}"));
     let source = NewSource { name: format!("{MARKER}-name"), origin: SourceOrigin::Upload, archive };

@@ -7,6 +7,7 @@ mod audit;
 mod cancellation;
 mod drift;
 mod encryption;
+mod erasing;
 mod folder;
 mod isolation;
 mod jobs;

@@ -226,7 +226,13 @@ pub async fn open_store(backend: &Backend, folder: &TempDir, clock: &Arc<ManualC
 
 /// With the root key in the folder.
 pub fn open_options(database: DatabaseOptions, folder: std::path::PathBuf, clock: &Arc<ManualClock>) -> OpenOptions {
-    OpenOptions { folder, database, root_key: RootKeyOptions::InFolder, clock: Arc::clone(clock) as _ }
+    OpenOptions {
+        folder,
+        database,
+        root_key: RootKeyOptions::InFolder,
+        erasure_log: None,
+        clock: Arc::clone(clock) as _,
+    }
 }
 
 /// Gives a second data folder the secrets of the first, as somebody does who runs two servers on one database.

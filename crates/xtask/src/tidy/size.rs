@@ -10,7 +10,7 @@ const MEASURED_ENDINGS: [&str; 4] = [".rs", ".ts", ".py", ".sh"];
 /// Lines of one function, from signature to closing brace: what one screen shows.
 const FUNCTION_LINES_MAX: usize = 70;
 /// A ratchet: so many functions are longer today. Lower it when there are fewer, never raise it.
-const LONG_FUNCTIONS_MAX: usize = 1;
+const LONG_FUNCTIONS_MAX: usize = 0;
 
 /// Holds every source file against the limits.
 pub fn check(tree: &Tree, findings: &mut Vec<Finding>, notes: &mut Vec<String>) {

@@ -71,6 +71,12 @@ fn pack_entries(reader: impl Read) -> Result<Packed, SourceRefused> {
             packer.reject(&shown(&entry.path_bytes()), Rejection::PathNotUtf8);
             continue;
         };
+        if path.is_empty() {
+            return Err(SourceRefused::UnsafeEntry {
+                path: shown(&entry.path_bytes()),
+                what: "is a file without a name",
+            });
+        }
         let is_manifest = path == MANIFEST_NAME;
         if let Some(reason) = rules::reject_path(&path).filter(|_| !is_manifest) {
             packer.reject(&path, reason);
@@ -250,6 +256,9 @@ mod tests {
         check(&[good(), entry(b"disk.py", EntryType::Block, b"")], Err("device"));
         check(&[good(), entry(b"pipe.py", EntryType::Fifo, b"")], Err("pipe"));
         check(&[good(), entry(b"odd.py", EntryType::new(b'Z'), b"")], Err("neither a file nor a folder"));
+        check(&[good(), file(".", CODE)], Err("without a name"));
+        check(&[good(), file("./.", CODE)], Err("without a name"));
+        check(&[good(), pax_path(b"./"), file("x", CODE)], Err("without a name"));
         check(&[good(), pax_path(b"a\0b.py"), file("x", CODE)], Err("NUL"));
         check(&[good(), pax_path(&[b'a'; 2_000]), file("x", CODE)], Err("too long"));
         check(&[good(), pax_path(b"../../evil.py"), file("x", CODE)], Err("'..'"));

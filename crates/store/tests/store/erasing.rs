@@ -1,0 +1,114 @@
+//! Erasing a tenant: a certificate, and nothing else that could be found.
+
+use std::fs;
+use std::path::Path;
+
+use atelier_access::right::{ListTenants, ManageKeys, ManageTenant};
+use atelier_domain::{Plan, Role};
+use atelier_store::{Erasure, NewKey, Store};
+
+use crate::encryption::{places_with, plant};
+use crate::world::{Backend, Tenant, World, on_each_database, open_store};
+
+/// Keys whose names are markers, beside what [`plant`] plants.
+const NAMED_KEYS: usize = 20;
+const NAME: &str = "erase-me-31b7";
+
+async fn plant_names(world: &World, tenant: &Tenant) {
+    for at in 0..NAMED_KEYS {
+        let grant = tenant.may(ManageKeys { tenant: tenant.id() });
+        let key = NewKey {
+            name: Some(format!("{NAME}-{at}").parse().unwrap()),
+            ..crate::world::new_key(&grant, Role::Member)
+        };
+        world.store.create_key(&grant, key).await.unwrap();
+    }
+}
+
+async fn erase(world: &World, tenant: &Tenant) -> Erasure {
+    let grant = world.operator.grant(ManageTenant { tenant: tenant.id() }).unwrap();
+    world.store.delete_tenant(&grant).await.unwrap()
+}
+
+async fn certificates(world: &World) -> Vec<Erasure> {
+    world.store.erasures(&world.operator.grant(ListTenants).unwrap(), None, 10).await.unwrap()
+}
+
+on_each_database! {
+    async fn case_44_what_is_erased_is_certified_and_found_nowhere(world: World) {
+        let (acme, other) = (world.tenant("acme", Plan::Tuned).await, world.tenant("other", Plan::Tuned).await);
+        plant(&world, &acme).await;
+        plant_names(&world, &acme).await;
+        world.source(&other).await;
+        let data = world.folder.path().join("data");
+        assert_ne!(places_with(&world.backend, &data, NAME), [""; 0], "names of keys can be found before");
+
+        world.advance(5);
+        let erasure = erase(&world, &acme).await;
+        assert_eq!((erasure.tenant, erasure.completed_at), (acme.id(), Some(world.store.now())));
+        assert_eq!(erasure.requested_by, world.operator.to_string());
+        assert_eq!(erasure.removed["keys"], NAMED_KEYS as u64 + 1);
+        for kind in ["sources", "runs", "run_events", "jobs", "audit", "blobs", "blob_bytes"] {
+            assert!(erasure.removed[kind] > 0, "{kind}: {erasure:?}");
+        }
+        assert_eq!(certificates(&world).await, std::slice::from_ref(&erasure));
+        for marker in [NAME, crate::encryption::MARKER] {
+            assert_eq!(places_with(&world.backend, &data, marker), [""; 0], "{marker}");
+        }
+
+        world.advance(5);
+        let second = erase(&world, &other).await;
+        assert_eq!(certificates(&world).await, [second.clone(), erasure.clone()], "newest first");
+        let page = world.store.erasures(&world.operator.grant(ListTenants).unwrap(), Some(other.id()), 10).await.unwrap();
+        assert_eq!(page, std::slice::from_ref(&erasure));
+        let world = world.reopen().await;
+        assert_eq!(certificates(&world).await, [second, erasure]);
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() { copy_folder(&entry.path(), &target) } else { drop(fs::copy(entry.path(), target)) }
+    }
+}
+
+/// The log lies elsewhere, so that the backup does not bring back its old state.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restored_backup_brings_nobody_back() {
+    let world = World::open(Backend::Sqlite).await;
+    let (acme, other) = (world.tenant("acme", Plan::Tuned).await, world.tenant("other", Plan::Tuned).await);
+    plant(&world, &acme).await;
+    plant_names(&world, &acme).await;
+    let World { store, clock, operator, operator_key, folder, backend } = world;
+    let (data, backup) = (folder.path().join("data"), folder.path().join("backup"));
+    store.close().await;
+    drop(store);
+    copy_folder(&data, &backup);
+
+    let store = open_store(&backend, &folder, &clock).await.unwrap();
+    let world = World { store, clock, operator, operator_key, folder, backend };
+    erase(&world, &acme).await;
+    let World { store, clock, operator, operator_key, folder, backend } = world;
+    store.close().await;
+    drop(store);
+    let log = fs::read(data.join("erasures.jsonl")).unwrap();
+    fs::remove_dir_all(&data).unwrap();
+    copy_folder(&backup, &data);
+    fs::remove_dir_all(&backup).unwrap();
+    fs::write(data.join("erasures.jsonl"), log).unwrap();
+    assert_ne!(places_with(&backend, &data, NAME), [""; 0], "the backup brings it back");
+
+    let store: Store = open_store(&backend, &folder, &clock).await.unwrap();
+    let world = World { store, clock, operator, operator_key, folder, backend };
+    for marker in [NAME, crate::encryption::MARKER] {
+        assert_eq!(places_with(&world.backend, &data, marker), [""; 0], "{marker}");
+    }
+    let certificates = certificates(&world).await;
+    assert_eq!((certificates.len(), certificates[0].tenant), (1, acme.id()));
+    assert!(certificates[0].completed_at.is_some() && certificates[0].removed["sources"] > 0);
+    assert!(world.store.authenticate(&acme.key.reveal()).await.is_err());
+    assert_eq!(world.store.authenticate(&other.key.reveal()).await.unwrap(), other.admin);
+}
