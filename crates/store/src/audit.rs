@@ -24,7 +24,7 @@ use serde_json::json;
 
 use crate::error::StoreError;
 use crate::open::{Store, random_bytes};
-use crate::sql::{Transaction, values};
+use crate::sql::{Transaction, Value, values};
 use chain::{Chain, ChainKey, Entry, Head};
 use events::{EXPORT_ADAPTER, Event, Own};
 
@@ -128,22 +128,7 @@ impl Store {
         };
         let actor = Actor::of(grant.actor());
         let entry = entry_of(key, chain, from, self.now(), actor, event)?;
-        let Entry { sequence, at, actor, action, subject, detail, id, hash, .. } = &entry;
-        let row = values![
-            tenant,
-            *sequence,
-            *at,
-            actor.text.as_str(),
-            action.as_str(),
-            subject.as_str(),
-            detail.as_str(),
-            *id,
-            actor.key,
-            actor.owner.as_deref(),
-            actor.project,
-            *hash
-        ];
-        transaction.execute(INSERT, row).await?;
+        transaction.execute(INSERT, row_of(chain, &entry)).await?;
         Ok(Recorded { advance: Some(Advance { tenant, from, to: entry.head() }) })
     }
 
@@ -218,8 +203,18 @@ pub(crate) async fn append<K>(
     let head = heads::read_inside(transaction, chain).await?;
     let from = if head == Head::GENESIS { heads::link_unhashed(transaction, key, chain).await? } else { head };
     let entry = entry_of(key, chain, from, now, actor, event)?;
-    let Entry { sequence, at, actor, action, subject, detail, id, hash, .. } = &entry;
-    let row = values![
+    transaction.execute(INSERT, row_of(chain, &entry)).await?;
+    if !heads::replace(transaction, chain, head, entry.head()).await? {
+        // Another server took the turn that was thought to be this one's.
+        return Err(StoreError::Busy);
+    }
+    Ok(Recorded { advance: None })
+}
+
+/// An entry as both tables of events take it.
+fn row_of(chain: Chain, entry: &Entry) -> Vec<Value> {
+    let Entry { sequence, at, actor, action, subject, detail, id, hash, .. } = entry;
+    values![
         chain.tenant(),
         *sequence,
         *at,
@@ -232,13 +227,7 @@ pub(crate) async fn append<K>(
         actor.owner.as_deref(),
         actor.project,
         *hash
-    ];
-    transaction.execute(INSERT, row).await?;
-    if !heads::replace(transaction, chain, head, entry.head()).await? {
-        // Another server took the turn that was thought to be this one's.
-        return Err(StoreError::Busy);
-    }
-    Ok(Recorded { advance: None })
+    ]
 }
 
 fn entry_of<K>(
