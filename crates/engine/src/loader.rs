@@ -30,7 +30,7 @@ impl Loader {
         let (orders, inbox) = mpsc::sync_channel::<Digest>(ORDERS_MAX);
         let read_all = move || {
             for digest in inbox {
-                let read = catch_unwind(AssertUnwindSafe(|| source.load(digest)));
+                let read = catch_unwind(AssertUnwindSafe(|| source.load(digest).map(|adapter| adapter.to_served())));
                 let result = read.unwrap_or_else(|_| Err("the adapter source panicked".to_owned()));
                 if results.loaded(digest, result).is_err() {
                     return;

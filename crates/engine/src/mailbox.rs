@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
-use atelier_model::{Adapter, Digest};
+use atelier_model::{Digest, ServedAdapter};
 
 use crate::event::Reporter;
 use crate::job::CompletionJob;
@@ -19,7 +19,7 @@ pub(crate) enum Command {
     /// A checked job.
     Submit(Box<Submission>),
     /// The loader has read an adapter, or could not.
-    Loaded(Digest, Result<Box<Adapter>, String>),
+    Loaded(Digest, Result<Box<ServedAdapter>, String>),
     /// A consumer went away: a sleeping loop should look.
     Wake,
     /// Stop now.
@@ -76,7 +76,7 @@ impl Mailbox {
     }
 
     /// Hands over what the loader read, or its error.
-    pub(crate) fn loaded(&self, digest: Digest, result: Result<Adapter, String>) -> Result<(), NobodyReads> {
+    pub(crate) fn loaded(&self, digest: Digest, result: Result<ServedAdapter, String>) -> Result<(), NobodyReads> {
         self.send(Command::Loaded(digest, result.map(Box::new)))
     }
 

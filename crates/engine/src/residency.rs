@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use atelier_model::{Adapter, Digest};
+use atelier_model::{Digest, ServedAdapter};
 
 use crate::event::EngineError;
 use crate::job::AdapterSet;
@@ -25,7 +25,7 @@ struct Resident<A> {
 
 /// The adapters in memory. `A` is the adapter's type, so that tests need no weights.
 #[derive(Debug)]
-pub(crate) struct Residency<A = Adapter> {
+pub(crate) struct Residency<A = ServedAdapter> {
     bytes_max: usize,
     bytes: usize,
     resident: HashMap<Digest, Resident<A>>,

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use atelier_model::{Adapter, Config, Digest, KV_BLOCK_TOKENS, Model, Tokenizer};
+use atelier_model::{Config, Digest, KV_BLOCK_TOKENS, Model, ServedAdapter, Tokenizer};
 
 use crate::event::{EngineError, Event};
 use crate::handle::{Engine, Shared};
@@ -165,7 +165,7 @@ impl EngineLoop {
         }
     }
 
-    fn take_adapter(&mut self, digest: Digest, result: Result<Box<Adapter>, String>) -> usize {
+    fn take_adapter(&mut self, digest: Digest, result: Result<Box<ServedAdapter>, String>) -> usize {
         let fitting = result.and_then(|adapter| match shape_fault(&adapter, self.model.config()) {
             Some(fault) => Err(fault),
             None => Ok(adapter),
@@ -431,7 +431,7 @@ fn end_tokens(model: &Model) -> Vec<u32> {
 }
 
 /// Says what makes the adapter unfit for this base; the forward pass relies on the shapes.
-fn shape_fault(adapter: &Adapter, config: &Config) -> Option<String> {
+fn shape_fault(adapter: &ServedAdapter, config: &Config) -> Option<String> {
     if adapter.layer_count() != config.layer_count {
         return Some(format!("it has {} layers, the base {}", adapter.layer_count(), config.layer_count));
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use atelier_model::{Adapter, KV_BLOCK_TOKENS, TextStream, Tokenizer};
+use atelier_model::{KV_BLOCK_TOKENS, ServedAdapter, TextStream, Tokenizer};
 
 use crate::event::{EngineError, Event, FinishReason, Reporter, TokenLogprob};
 use crate::job::{AdapterSet, Sampling};
@@ -30,7 +30,7 @@ pub(crate) struct Sequence {
     /// Every block that the sequence can ever need.
     pub table: Vec<u32>,
     /// The adapters, pinned, once the sequence takes part in steps; `None` while it waits for one.
-    pub pinned: Option<Vec<Arc<Adapter>>>,
+    pub pinned: Option<Vec<Arc<ServedAdapter>>>,
     /// Leading blocks that were found or published.
     published: usize,
     /// The key of the last of these.
@@ -100,7 +100,7 @@ impl Sequence {
     }
 
     /// Its adapters are pinned: from now on it takes part in steps.
-    pub(crate) fn start(&mut self, pinned: Vec<Arc<Adapter>>) {
+    pub(crate) fn start(&mut self, pinned: Vec<Arc<ServedAdapter>>) {
         debug_assert_eq!(pinned.len(), self.adapters.digests().len());
         self.pinned = Some(pinned);
         let (prompt_tokens, cached_tokens) = (self.prompt_tokens, self.computed);

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use atelier_model::{Adapter, AdapterGroup, Batch, KvCache, Model, ModelError, Row, Scratch};
+use atelier_model::{AdapterGroup, Batch, KvCache, Model, ModelError, Row, Scratch, ServedAdapter};
 use parking_lot::Mutex;
 
 use crate::event::{EngineError, TokenLogprob};
@@ -50,7 +50,7 @@ enum Outcome {
 struct Plan<'a> {
     rows: Vec<Row>,
     tables: Vec<&'a [u32]>,
-    groups: Vec<(Range<usize>, Vec<&'a Adapter>)>,
+    groups: Vec<(Range<usize>, Vec<&'a ServedAdapter>)>,
     logits_for: Vec<usize>,
     logit_rows: Vec<LogitRow>,
 }
@@ -66,7 +66,7 @@ impl Stepper {
         let mut shares = shares.to_vec();
         shares.sort_by(|left, right| slots[left.sequence].adapters.cmp(&slots[right.sequence].adapters));
         let plan = Plan::of(slots, &shares);
-        let groups: Vec<AdapterGroup<'_>> =
+        let groups: Vec<AdapterGroup<'_, _>> =
             plan.groups.iter().map(|(rows, adapters)| AdapterGroup { rows: rows.clone(), adapters }).collect();
         let batch = Batch { rows: &plan.rows, tables: &plan.tables, groups: &groups, logits_for: &plan.logits_for };
         self.model.forward(&mut self.cache, &mut self.scratch, &batch, &mut self.logits)?;

@@ -7,7 +7,9 @@ use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use atelier_kernels as kernels;
-use atelier_kernels::{AttentionRow, Compute, LoraProduct, Mat, MatMut, Matrix, PagedCache, Tier, WeightFormat};
+use atelier_kernels::{
+    AttentionRow, Compute, LoraMatrices, LoraProduct, Mat, MatMut, Matrix, PagedCache, Tier, WeightFormat,
+};
 use half::bf16;
 
 /// Time given to each figure.
@@ -147,7 +149,8 @@ fn small_kernels(bench: &mut Bench<'_>) -> io::Result<()> {
         let (mut y, mut h) = (numbers(rows * n_out), vec![0.0; rows * rank]);
         let (flops, bytes) = (2 * rows * rank * (n_in + n_out), 4 * rank * (n_in + n_out));
         bench.measure(&format!("lora_add rank 16, {rows} rows"), flops, bytes, || {
-            let product = LoraProduct { rows: 0..rows, a: &a, b_t: &b_t, scale: 0.0, rank };
+            let matrices = LoraMatrices::F32 { a: &a, b_t: &b_t };
+            let product = LoraProduct { rows: 0..rows, matrices, scale: 0.0, rank };
             kernels::lora_add(compute, &mut y, &mut h, &x, &[product], n_in, n_out);
         })?;
         let (weight, up, len) = (numbers(n_in), numbers(rows * n_in), rows * n_in);

@@ -1,18 +1,17 @@
-//! Small dense f32 products: adapters, and attention in training.
+//! Small dense f32 products: adapters, whose weights may be bf16, and attention in training.
 
 mod product;
 
-use product::Whole;
-pub(crate) use product::{Lanes, Product, run_part};
+pub(crate) use product::{Lanes, Product, Whole, run_part};
 
 use crate::compute::Compute;
 use crate::tier::Tier;
 
 /// A row-major matrix to read: element (row, column) is `data[row * stride + column]`.
 #[derive(Clone, Copy, Debug)]
-pub struct Mat<'a> {
+pub struct Mat<'a, T = f32> {
     /// The elements, at least `(rows - 1) * stride + cols` of them.
-    pub data: &'a [f32],
+    pub data: &'a [T],
     /// Rows.
     pub rows: usize,
     /// Columns.
@@ -34,12 +33,14 @@ pub struct MatMut<'a> {
     pub stride: usize,
 }
 
-impl<'a> Mat<'a> {
+impl<'a, T> Mat<'a, T> {
     /// A matrix without gaps between its rows.
-    pub fn new(data: &'a [f32], rows: usize, cols: usize) -> Mat<'a> {
+    pub fn new(data: &'a [T], rows: usize, cols: usize) -> Mat<'a, T> {
         Mat { data, rows, cols, stride: cols }
     }
+}
 
+impl Mat<'_> {
     pub(crate) fn at(&self, row: usize, column: usize) -> f32 {
         self.data[row * self.stride + column]
     }

@@ -45,7 +45,7 @@ pub use compute::{Compute, THREADS_MAX};
 pub use cross_entropy::{cross_entropy, cross_entropy_backward};
 pub use error::KernelsError;
 pub use gemm::{Mat, MatMut, gemm_nn, gemm_nt, gemm_tn, par_gemm_nn, par_gemm_nt, par_gemm_tn};
-pub use lora::{LoraProduct, lora_add};
+pub use lora::{LoraMatrices, LoraProduct, lora_add};
 pub use matmul::matmul;
 pub use matrix::{INT8_GROUP, Matrix, WeightFormat};
 pub use norm::{rms_norm, rms_norm_backward};

@@ -2,9 +2,13 @@
 
 use std::ops::Range;
 
+use half::bf16;
+
 use crate::compute::Compute;
-use crate::gemm::{Mat, MatMut, gemm_nn, gemm_nt, par_gemm_nn, par_gemm_nt};
+use crate::gemm::{Mat, MatMut, Whole};
+use crate::scratch::Line;
 use crate::shared::SharedMut;
+use crate::simd::Element;
 
 /// Multiplications from which one product is worth several threads; smaller ones are handed out whole.
 const SHARED_PRODUCTS_MIN: usize = 1 << 17;
@@ -14,14 +18,31 @@ const SHARED_PRODUCTS_MIN: usize = 1 << 17;
 pub struct LoraProduct<'a> {
     /// Which rows of x and y.
     pub rows: Range<usize>,
-    /// A, (rank, n_in).
-    pub a: &'a [f32],
-    /// Bᵀ, (rank, n_out).
-    pub b_t: &'a [f32],
+    /// A and Bᵀ.
+    pub matrices: LoraMatrices<'a>,
     /// What the product is multiplied with.
     pub scale: f32,
     /// Rank.
     pub rank: usize,
+}
+
+/// A, (rank, n_in), and Bᵀ, (rank, n_out), of one pair. Every product is computed in f32.
+#[derive(Debug, Clone, Copy)]
+pub enum LoraMatrices<'a> {
+    /// As they are trained.
+    F32 {
+        /// A.
+        a: &'a [f32],
+        /// Bᵀ.
+        b_t: &'a [f32],
+    },
+    /// As they are served: many adapters with a row each are bound by reading them.
+    Bf16 {
+        /// A.
+        a: &'a [bf16],
+        /// Bᵀ.
+        b_t: &'a [bf16],
+    },
 }
 
 /// For each product in order: y (rows, n_out) += scale · (x Aᵀ) B over its rows of x (rows, n_in) and y, with the
@@ -49,32 +70,90 @@ pub fn lora_add(
     }
     assert!(x.len() >= free_from * n_in && y.len() >= free_from * n_out && h.len() >= free_from * rank_max);
 
-    let (y, h) = (SharedMut::new(y), SharedMut::new(h));
-    let run = |group: &[LoraProduct<'_>], is_shared: bool| {
-        for product in group {
-            let LoraProduct { ref rows, a, b_t, scale, rank } = *product;
-            let count = rows.len();
-            let x = Mat::new(&x[rows.start * n_in..rows.end * n_in], count, n_in);
-            let (a, b_t) = (Mat::new(a, rank, n_in), Mat::new(b_t, rank, n_out));
-            // SAFETY: a group's rows are its own, as was just seen, and a group is run once, by one task.
-            let y = unsafe { y.range(rows.start * n_out..rows.end * n_out) };
-            // SAFETY: as above; rank_max of `h` are the row's.
-            let h = unsafe { h.range(rows.start * rank_max..rows.start * rank_max + count * rank) };
-            if is_shared {
-                par_gemm_nt(compute, MatMut::new(h, count, rank), x, a, 1.0, false);
-                par_gemm_nn(compute, MatMut::new(y, count, n_out), Mat::new(h, count, rank), b_t, scale, true);
-            } else {
-                let tier = compute.tier();
-                gemm_nt(tier, MatMut::new(h, count, rank), x, a, 1.0, false);
-                gemm_nn(tier, MatMut::new(y, count, n_out), Mat::new(h, count, rank), b_t, scale, true);
+    let operands = Operands { compute, y: SharedMut::new(y), h: SharedMut::new(h), x, rank_max, n_in, n_out };
+    let is_large = |group: &[LoraProduct<'_>]| group[0].rows.len() * rank_max * n_in.max(n_out) >= SHARED_PRODUCTS_MIN;
+    for group in groups.iter().filter(|group| is_large(group)) {
+        // SAFETY: a group's rows are its own, as was just seen, and a group is run once, by one task.
+        group.iter().for_each(|product| unsafe { operands.add(product, true) });
+    }
+    compute.parallel_for(groups.len(), &|at| {
+        if is_large(groups[at]) {
+            return;
+        }
+        // What this thread most likely does next is on its way while it computes.
+        if let Some(next) = groups.get(at + compute.threads()) {
+            next.iter().for_each(LoraProduct::fetch);
+        }
+        // SAFETY: as above.
+        groups[at].iter().for_each(|product| unsafe { operands.add(product, false) });
+    });
+}
+
+struct Operands<'a> {
+    compute: &'a Compute,
+    y: SharedMut<'a, f32>,
+    h: SharedMut<'a, f32>,
+    x: &'a [f32],
+    rank_max: usize,
+    n_in: usize,
+    n_out: usize,
+}
+
+impl Operands<'_> {
+    /// One product; on all threads if it is shared.
+    ///
+    /// # Safety
+    /// Its rows of y and h must be within those, and nobody else's.
+    unsafe fn add(&self, product: &LoraProduct<'_>, is_shared: bool) {
+        // SAFETY: passed on.
+        unsafe {
+            match product.matrices {
+                LoraMatrices::F32 { a, b_t } => self.add_matrices(product, a, b_t, is_shared),
+                LoraMatrices::Bf16 { a, b_t } => self.add_matrices(product, a, b_t, is_shared),
             }
         }
-    };
-    let is_large = |group: &[LoraProduct<'_>]| group[0].rows.len() * rank_max * n_in.max(n_out) >= SHARED_PRODUCTS_MIN;
-    groups.iter().filter(|group| is_large(group)).for_each(|group| run(group, true));
-    compute.parallel_for(groups.len(), &|at| {
-        if !is_large(groups[at]) {
-            run(groups[at], false);
+    }
+
+    /// # Safety
+    /// As [`Operands::add`].
+    unsafe fn add_matrices<W: Element>(&self, product: &LoraProduct<'_>, a: &[W], b_t: &[W], is_shared: bool) {
+        let Operands { compute, n_in, n_out, rank_max, .. } = *self;
+        let (rows, rank, count) = (&product.rows, product.rank, product.rows.len());
+        let x = Mat::new(&self.x[rows.start * n_in..rows.end * n_in], count, n_in);
+        // SAFETY: the rows are the caller's alone, and `rank_max` elements of `h` belong to a row.
+        let (y, h) = unsafe {
+            let h_start = rows.start * rank_max;
+            (self.y.range(rows.start * n_out..rows.end * n_out), self.h.range(h_start..h_start + count * rank))
+        };
+        let run =
+            |product: Whole<W>| if is_shared { product.run_parallel(compute) } else { product.run(compute.tier()) };
+        run(Whole::nt(MatMut::new(h, count, rank), x, Mat::new(a, rank, n_in), 1.0, false));
+        let (h, b_t) = (Mat::new(h, count, rank), Mat::new(b_t, rank, n_out));
+        run(Whole::nn(MatMut::new(y, count, n_out), h, b_t, product.scale, true));
+    }
+}
+
+impl LoraProduct<'_> {
+    /// Brings the matrices nearer.
+    fn fetch(&self) {
+        match self.matrices {
+            LoraMatrices::F32 { a, b_t } => [a, b_t].into_iter().for_each(fetch),
+            LoraMatrices::Bf16 { a, b_t } => [a, b_t].into_iter().for_each(fetch),
         }
-    });
+    }
+}
+
+/// Asks for every line of `data` in the second-level cache.
+fn fetch<W>(data: &[W]) {
+    let data = data.as_ptr_range();
+    let mut line = data.start.cast::<Line>();
+    while line.cast() < data.end {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a prefetch of any address is harmless.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T1>(line.cast());
+        }
+        line = line.wrapping_add(1);
+    }
 }

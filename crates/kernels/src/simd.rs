@@ -18,6 +18,8 @@ pub(crate) use avx512::{Avx512, Avx512Bf16};
 pub(crate) use math::exp;
 pub(crate) use portable::Portable;
 
+use half::bf16;
+
 use crate::tier::Tier;
 
 /// The widest vector of any tier, in f32 lanes.
@@ -66,6 +68,16 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// They must be readable.
     unsafe fn load_bf16_pairs(self, from: *const u32) -> (Self::F, Self::F);
+    /// Widens `LANES` bf16.
+    ///
+    /// # Safety
+    /// They must be readable.
+    unsafe fn load_bf16(self, from: *const bf16) -> Self::F;
+    /// Widens `count < LANES` bf16; the other lanes are zero.
+    ///
+    /// # Safety
+    /// They must be readable.
+    unsafe fn load_bf16_head(self, from: *const bf16, count: usize) -> Self::F;
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     fn sub(self, a: Self::F, b: Self::F) -> Self::F;
     fn mul(self, a: Self::F, b: Self::F) -> Self::F;
@@ -95,6 +107,48 @@ pub(crate) trait Simd: Copy {
 
     fn zero(self) -> Self::F {
         self.splat(0.0)
+    }
+}
+
+/// What a vector of f32 can be read from.
+pub(crate) trait Element: Copy + Sync {
+    /// Reads `LANES` elements.
+    ///
+    /// # Safety
+    /// They must be readable.
+    unsafe fn load<S: Simd>(s: S, from: *const Self) -> S::F;
+    /// Reads `count < LANES` elements; the other lanes are zero.
+    ///
+    /// # Safety
+    /// They must be readable.
+    unsafe fn load_head<S: Simd>(s: S, from: *const Self, count: usize) -> S::F;
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(s: S, from: *const f32) -> S::F {
+        // SAFETY: passed on; so below.
+        unsafe { s.load(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_head<S: Simd>(s: S, from: *const f32, count: usize) -> S::F {
+        // SAFETY: as above.
+        unsafe { s.load_head(from, count) }
+    }
+}
+
+impl Element for bf16 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(s: S, from: *const bf16) -> S::F {
+        // SAFETY: as above.
+        unsafe { s.load_bf16(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_head<S: Simd>(s: S, from: *const bf16, count: usize) -> S::F {
+        // SAFETY: as above.
+        unsafe { s.load_bf16_head(from, count) }
     }
 }
 
@@ -209,6 +263,37 @@ mod tests {
         let b = std::array::from_fn(|i| ((i * 29 % 13) as f32 - 6.1) * 0.9);
         for tier in Tier::all_available() {
             tier.run(Operations { a: &a, b: &b });
+        }
+    }
+
+    struct Widened<'a>(&'a [bf16], &'a mut [f32]);
+
+    impl Kernel for Widened<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) {
+            for at in (0..self.0.len()).step_by(S::LANES) {
+                let left = self.0.len() - at;
+                // SAFETY: `left` elements are readable from `at` on.
+                let lanes = unsafe {
+                    let from = self.0.as_ptr().add(at);
+                    if left >= S::LANES { s.load_bf16(from) } else { s.load_bf16_head(from, left) }
+                };
+                store_at(s, self.1, at, lanes);
+            }
+        }
+    }
+
+    #[test]
+    fn bf16_is_widened_exactly() {
+        for tier in Tier::all_available() {
+            for len in 0..40 {
+                let from: Vec<bf16> = (0..len).map(|i| bf16::from_f32((i as f32 - 11.0) * 0.37)).collect();
+                let mut to = vec![f32::NAN; len];
+                tier.run(Widened(&from, &mut to));
+                assert!(from.iter().zip(&to).all(|(from, to)| from.to_f32() == *to), "{tier}, {len} elements");
+            }
         }
     }
 

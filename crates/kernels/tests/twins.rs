@@ -3,7 +3,10 @@
 use std::ops::Range;
 
 use atelier_kernels as kernels;
-use atelier_kernels::{AdamW, AttentionRow, Compute, LoraProduct, Mat, MatMut, PagedCache, RopeTable, Tier, naive};
+use atelier_kernels::{
+    AdamW, AttentionRow, Compute, LoraMatrices, LoraProduct, Mat, MatMut, PagedCache, RopeTable, Tier, naive,
+};
+use half::bf16;
 
 /// Against f64: a few roundings of f32, each 6e-8, of sums of up to a few hundred terms of size one.
 const ERROR: f32 = 1e-5;
@@ -275,33 +278,59 @@ fn lora() {
                         (rows, rank, numbers(rank * n_in, 7 + at as u32), numbers(rank * n_out, 90 + at as u32))
                     })
                     .collect();
-                let products: Vec<_> = pairs
+                let rounded: Vec<_> = pairs.iter().map(|(_, _, a, b_t)| (rounded(a), rounded(b_t))).collect();
+                let in_f32 = pairs.iter().map(|(rows, rank, a, b_t)| (rows, *rank, LoraMatrices::F32 { a, b_t }));
+                let in_bf16 = pairs
                     .iter()
-                    .map(|(rows, rank, a, b_t)| LoraProduct { rows: rows.clone(), a, b_t, scale: 0.5, rank: *rank })
-                    .collect();
-                let (x, start) = (numbers(rows * n_in, 1), numbers(rows * n_out, 4));
-                let (mut y, mut expected) = (start.clone(), start.clone());
-                let (mut h, mut expected_h) = (vec![f32::NAN; rows * rank_max], vec![0.0; rows * rank_max]);
-                kernels::lora_add(compute, &mut y, &mut h, &x, &products, n_in, n_out);
-                naive::lora_add(&mut expected, &mut expected_h, &x, &products, n_in, n_out);
-                check("lora_add", compute, &y, &expected, ERROR);
-                for row in 0..rows {
-                    let (mut alone, mut h) = (start[row * n_out..][..n_out].to_vec(), vec![0.0; rank_max]);
-                    let its = products.iter().filter(|product| product.rows.contains(&row));
-                    let its: Vec<_> = its.map(|product| LoraProduct { rows: 0..1, ..product.clone() }).collect();
-                    let x = &x[row * n_in..][..n_in];
-                    kernels::lora_add(compute, &mut alone, &mut h, x, &its, n_in, n_out);
-                    assert_eq!(alone, y[row * n_out..][..n_out], "row {row} of {rows} alone");
-                }
+                    .zip(&rounded)
+                    .map(|((rows, rank, ..), (a, b_t))| (rows, *rank, LoraMatrices::Bf16 { a, b_t }));
+                let product = |(rows, rank, matrices): (&Range<usize>, usize, _)| LoraProduct {
+                    rows: rows.clone(),
+                    matrices,
+                    scale: 0.5,
+                    rank,
+                };
+                check_lora(compute, &in_f32.map(product).collect::<Vec<_>>(), rows, rank_max, n_in, n_out);
+                check_lora(compute, &in_bf16.map(product).collect::<Vec<_>>(), rows, rank_max, n_in, n_out);
             }
         }
     });
 }
 
+fn rounded(values: &[f32]) -> Vec<bf16> {
+    values.iter().copied().map(bf16::from_f32).collect()
+}
+
+/// Against the twin, and each row as it is alone.
+fn check_lora(
+    compute: &Compute,
+    products: &[LoraProduct<'_>],
+    rows: usize,
+    rank_max: usize,
+    n_in: usize,
+    n_out: usize,
+) {
+    let (x, start) = (numbers(rows * n_in, 1), numbers(rows * n_out, 4));
+    let (mut y, mut expected) = (start.clone(), start.clone());
+    let (mut h, mut expected_h) = (vec![f32::NAN; rows * rank_max], vec![0.0; rows * rank_max]);
+    kernels::lora_add(compute, &mut y, &mut h, &x, products, n_in, n_out);
+    naive::lora_add(&mut expected, &mut expected_h, &x, products, n_in, n_out);
+    check("lora_add", compute, &y, &expected, ERROR);
+    for row in 0..rows {
+        let (mut alone, mut h) = (start[row * n_out..][..n_out].to_vec(), vec![0.0; rank_max]);
+        let its = products.iter().filter(|product| product.rows.contains(&row));
+        let its: Vec<_> = its.map(|product| LoraProduct { rows: 0..1, ..product.clone() }).collect();
+        let x = &x[row * n_in..][..n_in];
+        kernels::lora_add(compute, &mut alone, &mut h, x, &its, n_in, n_out);
+        assert_eq!(alone, y[row * n_out..][..n_out], "row {row} of {rows} alone");
+    }
+}
+
 #[test]
 #[should_panic(expected = "after row 2")]
 fn lora_refuses_rows_that_overlap() {
-    let one = |rows| LoraProduct { rows, a: &[1.0], b_t: &[1.0], scale: 1.0, rank: 1 };
+    let matrices = LoraMatrices::F32 { a: &[1.0], b_t: &[1.0] };
+    let one = |rows| LoraProduct { rows, matrices, scale: 1.0, rank: 1 };
     let compute = Compute::new(Tier::Portable, 1);
     kernels::lora_add(&compute, &mut [0.0; 3], &mut [0.0; 3], &[1.0; 3], &[one(0..2), one(1..3)], 1, 1);
 }

@@ -3,7 +3,9 @@
 
 use std::ops::Range;
 
-use atelier_kernels::LoraProduct;
+use atelier_kernels::{LoraMatrices, LoraProduct};
+use half::bf16;
+use half::slice::HalfFloatSliceExt;
 
 use crate::Config;
 
@@ -65,31 +67,53 @@ impl Projection {
     }
 }
 
+/// What an adapter's matrices hold: f32 while it is trained and in its file, bf16 while it is served.
+pub trait AdapterElement: Copy + Send + Sync + 'static {
+    /// The two matrices as the kernels take them.
+    fn matrices<'a>(a: &'a [Self], b_t: &'a [Self]) -> LoraMatrices<'a>;
+}
+
+impl AdapterElement for f32 {
+    fn matrices<'a>(a: &'a [f32], b_t: &'a [f32]) -> LoraMatrices<'a> {
+        LoraMatrices::F32 { a, b_t }
+    }
+}
+
+impl AdapterElement for bf16 {
+    fn matrices<'a>(a: &'a [bf16], b_t: &'a [bf16]) -> LoraMatrices<'a> {
+        LoraMatrices::Bf16 { a, b_t }
+    }
+}
+
 /// The two small matrices of one projection.
 #[derive(Debug, Clone, PartialEq)]
-pub struct LoraPair {
+pub struct LoraPair<W = f32> {
     /// Rank r ≥ 1.
     pub rank: usize,
     /// What the product is multiplied with: alpha / r.
     pub scale: f32,
     /// A, (rank, n_in).
-    pub a: Vec<f32>,
+    pub a: Vec<W>,
     /// Bᵀ, (rank, n_out).
-    pub b_t: Vec<f32>,
+    pub b_t: Vec<W>,
 }
 
-impl LoraPair {
+impl<W: AdapterElement> LoraPair<W> {
     /// What it adds to the projection of these rows.
     pub(crate) fn product(&self, rows: Range<usize>) -> LoraProduct<'_> {
-        LoraProduct { rows, a: &self.a, b_t: &self.b_t, scale: self.scale, rank: self.rank }
+        LoraProduct { rows, matrices: W::matrices(&self.a, &self.b_t), scale: self.scale, rank: self.rank }
     }
 }
 
 /// One adapter: a pair or nothing for each projection of each layer. `Send + Sync`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Adapter {
-    pairs: Vec<Option<LoraPair>>, // (layer_count, 7)
+pub struct Adapter<W = f32> {
+    pairs: Vec<Option<LoraPair<W>>>, // (layer_count, 7)
 }
+
+/// As it is served. Rounding to bf16 changes each number by at most one part in 512, which is what the base's weights
+/// are rounded by, and halves what sixteen adapters read for one token each.
+pub type ServedAdapter = Adapter<bf16>;
 
 impl Adapter {
     /// A fresh adapter over all projections, as PEFT initialises it: A Kaiming-uniform with a = √5, that is uniform in
@@ -123,22 +147,16 @@ impl Adapter {
         self.pairs[index(layer, projection)] = Some(pair);
     }
 
-    /// Number of layers of the base it belongs to.
-    pub fn layer_count(&self) -> usize {
-        self.pairs.len() / Projection::ALL.len()
-    }
-
-    /// The pair of one projection, if the adapter changes it.
-    pub fn pair(&self, layer: usize, projection: Projection) -> Option<&LoraPair> {
-        self.pairs[index(layer, projection)].as_ref()
-    }
-
-    /// The pairs that exist, by layer, then projection: always in the same order.
-    pub fn pairs(&self) -> impl Iterator<Item = (usize, Projection, &LoraPair)> {
-        self.pairs.iter().enumerate().filter_map(|(at, pair)| {
-            let (layer, projection) = place(at);
-            pair.as_ref().map(|pair| (layer, projection, pair))
-        })
+    /// The adapter to serve.
+    pub fn to_served(&self) -> ServedAdapter {
+        let round = |values: &[f32]| {
+            let mut rounded = vec![bf16::ZERO; values.len()];
+            rounded.convert_from_f32_slice(values);
+            rounded
+        };
+        let pair =
+            |pair: &LoraPair| LoraPair { rank: pair.rank, scale: pair.scale, a: round(&pair.a), b_t: round(&pair.b_t) };
+        Adapter { pairs: self.pairs.iter().map(|one| one.as_ref().map(pair)).collect() }
     }
 
     /// As [`Adapter::pairs`], for the optimiser.
@@ -146,6 +164,26 @@ impl Adapter {
         self.pairs.iter_mut().enumerate().filter_map(|(at, pair)| {
             let (layer, projection) = place(at);
             pair.as_mut().map(|pair| (layer, projection, pair))
+        })
+    }
+}
+
+impl<W> Adapter<W> {
+    /// Number of layers of the base it belongs to.
+    pub fn layer_count(&self) -> usize {
+        self.pairs.len() / Projection::ALL.len()
+    }
+
+    /// The pair of one projection, if the adapter changes it.
+    pub fn pair(&self, layer: usize, projection: Projection) -> Option<&LoraPair<W>> {
+        self.pairs[index(layer, projection)].as_ref()
+    }
+
+    /// The pairs that exist, by layer, then projection: always in the same order.
+    pub fn pairs(&self) -> impl Iterator<Item = (usize, Projection, &LoraPair<W>)> {
+        self.pairs.iter().enumerate().filter_map(|(at, pair)| {
+            let (layer, projection) = place(at);
+            pair.as_ref().map(|pair| (layer, projection, pair))
         })
     }
 

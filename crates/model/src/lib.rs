@@ -30,7 +30,7 @@ mod weights;
 
 pub use atelier_kernels::{Compute, Tier, WeightFormat};
 
-pub use adapter::{Adapter, AdapterGradients, LoraPair, PairGradient, Projection};
+pub use adapter::{Adapter, AdapterElement, AdapterGradients, LoraPair, PairGradient, Projection, ServedAdapter};
 pub use backward::{Dropout, LossSum, TrainBatch, TrainScratch};
 pub use config::{Config, Family};
 pub use digest::Digest;

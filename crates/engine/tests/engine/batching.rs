@@ -12,7 +12,7 @@ const TOKENS: usize = 20;
 /// Greedy tokens and the log probability of each, by the model alone: the whole prompt in one pass, then token by
 /// token. Nothing of the engine takes part.
 fn reference(model: &Model, prompt: &[u32], adapters: &[u8]) -> Vec<(u32, f32)> {
-    let adapters: Vec<_> = adapters.iter().map(|index| adapter(model, *index)).collect();
+    let adapters: Vec<_> = adapters.iter().map(|index| adapter(model, *index).to_served()).collect();
     let adapters: Vec<_> = adapters.iter().collect();
     let mut tokens = prompt.to_vec();
     let blocks = (prompt.len() + TOKENS).div_ceil(KV_BLOCK_TOKENS);

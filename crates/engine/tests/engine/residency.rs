@@ -6,7 +6,7 @@ use crate::support::*;
 
 /// A budget for the two largest test adapters.
 fn budget_of_two(model: &atelier_model::Model) -> usize {
-    2 * (1..=13).map(|index| adapter(model, index).bytes()).max().expect("some")
+    2 * (1..=13).map(|index| adapter(model, index).to_served().bytes()).max().expect("some")
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn what_cannot_be_loaded_fails_its_own_requests_only() {
 #[test]
 fn a_set_beyond_the_budget_fails_and_does_not_block() {
     let model = model();
-    let adapter_bytes_max = adapter(&model, 6).bytes() + 1;
+    let adapter_bytes_max = adapter(&model, 6).to_served().bytes() + 1;
     let mut rig = Rig::new(&model, EngineOptions { adapter_bytes_max, ..options() });
     let jobs = [set(&[6, 5]), set(&[6]), set(&[5]), set(&[])].map(|set| job(prompt(1, 20), set, 5));
     let answers = rig.run(jobs.to_vec());

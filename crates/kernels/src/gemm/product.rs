@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::{Mat, MatMut};
 use crate::compute::Compute;
-use crate::simd::{Kernel, Simd};
+use crate::simd::{Element, Kernel, Simd};
 use crate::tier::Tier;
 
 /// Multiply-adds that are worth waking a worker for.
@@ -24,13 +24,13 @@ const DOT_BLOCK_BYTES: usize = 256 << 10;
 
 /// The operands of y (m, n) (+)= alpha · x · w; lives no longer than the matrices it was made from.
 #[derive(Clone, Copy)]
-pub(crate) struct Product {
+pub(crate) struct Product<W = f32> {
     pub(crate) y: *mut f32,
     pub(crate) y_stride: usize,
     pub(crate) x: *const f32,
     pub(crate) x_row: usize,  // elements from one row of y to the next
     pub(crate) x_step: usize, // elements from one of k to the next
-    pub(crate) w: *const f32,
+    pub(crate) w: *const W,
     pub(crate) w_stride: usize,
     pub(crate) w_lanes: Lanes,
     pub(crate) k: usize,
@@ -40,8 +40,8 @@ pub(crate) struct Product {
 
 /// A product whose operands cover y (m, n).
 #[derive(Clone, Copy)]
-pub(super) struct Whole {
-    product: Product,
+pub(crate) struct Whole<W = f32> {
+    product: Product<W>,
     m: usize,
     n: usize,
 }
@@ -54,20 +54,20 @@ pub(crate) enum Lanes {
 }
 
 // SAFETY: x and w are only read; tasks write disjoint parts of y.
-unsafe impl Sync for Product {}
+unsafe impl<W: Element> Sync for Product<W> {}
 
-impl Whole {
-    pub(super) fn nt(y: MatMut<'_>, x: Mat<'_>, w: Mat<'_>, alpha: f32, accumulate: bool) -> Whole {
+impl<W: Element> Whole<W> {
+    pub(crate) fn nt(y: MatMut<'_>, x: Mat<'_>, w: Mat<'_, W>, alpha: f32, accumulate: bool) -> Whole<W> {
         assert_eq!((x.rows, w.rows, w.cols), (y.rows, y.cols, x.cols), "shapes of y, x and wᵀ");
         Whole::new(y, (x, x.stride, 1, x.cols), (w, Lanes::Sum), alpha, accumulate)
     }
 
-    pub(super) fn nn(y: MatMut<'_>, x: Mat<'_>, w: Mat<'_>, alpha: f32, accumulate: bool) -> Whole {
+    pub(crate) fn nn(y: MatMut<'_>, x: Mat<'_>, w: Mat<'_, W>, alpha: f32, accumulate: bool) -> Whole<W> {
         assert_eq!((x.rows, w.cols, w.rows), (y.rows, y.cols, x.cols), "shapes of y, x and w");
         Whole::new(y, (x, x.stride, 1, x.cols), (w, Lanes::Columns), alpha, accumulate)
     }
 
-    pub(super) fn tn(y: MatMut<'_>, x: Mat<'_>, w: Mat<'_>, alpha: f32, accumulate: bool) -> Whole {
+    pub(super) fn tn(y: MatMut<'_>, x: Mat<'_>, w: Mat<'_, W>, alpha: f32, accumulate: bool) -> Whole<W> {
         assert_eq!((x.cols, w.cols, w.rows), (y.rows, y.cols, x.rows), "shapes of y, xᵀ and w");
         Whole::new(y, (x, 1, x.stride, x.rows), (w, Lanes::Columns), alpha, accumulate)
     }
@@ -75,10 +75,10 @@ impl Whole {
     fn new(
         y: MatMut<'_>,
         (x, x_row, x_step, k): (Mat<'_>, usize, usize, usize),
-        (w, w_lanes): (Mat<'_>, Lanes),
+        (w, w_lanes): (Mat<'_, W>, Lanes),
         alpha: f32,
         accumulate: bool,
-    ) -> Whole {
+    ) -> Whole<W> {
         assert_covers(y.data.len(), y.rows, y.cols, y.stride);
         assert_covers(x.data.len(), x.rows, x.cols, x.stride);
         assert_covers(w.data.len(), w.rows, w.cols, w.stride);
@@ -98,11 +98,11 @@ impl Whole {
         Whole { product, m: y.rows, n: y.cols }
     }
 
-    pub(super) fn run(self, tier: Tier) {
+    pub(crate) fn run(self, tier: Tier) {
         tier.run(Part { product: self.product, rows: 0..self.m, columns: 0..self.n });
     }
 
-    pub(super) fn run_parallel(self, compute: &Compute) {
+    pub(crate) fn run_parallel(self, compute: &Compute) {
         let products = self.m * self.n * self.product.k;
         let tasks = (products / TASK_PRODUCTS_MIN).min(compute.threads() * TASKS_PER_THREAD);
         if compute.threads() == 1 || tasks < 2 {
@@ -133,13 +133,13 @@ fn part(index: usize, parts: usize, units: usize, unit: usize, count: usize) -> 
 }
 
 /// A part of y.
-struct Part {
-    product: Product,
+struct Part<W> {
+    product: Product<W>,
     rows: Range<usize>,
     columns: Range<usize>,
 }
 
-impl Kernel for Part {
+impl<W: Element> Kernel for Part<W> {
     type Output = ();
 
     #[inline(always)]
@@ -154,7 +154,12 @@ impl Kernel for Part {
 /// # Safety
 /// The operands must cover them, and nobody else may touch them in y.
 #[inline(always)]
-pub(crate) unsafe fn run_part<S: Simd>(s: S, product: &Product, rows: Range<usize>, columns: Range<usize>) {
+pub(crate) unsafe fn run_part<S: Simd, W: Element>(
+    s: S,
+    product: &Product<W>,
+    rows: Range<usize>,
+    columns: Range<usize>,
+) {
     // SAFETY: passed on.
     unsafe {
         match product.w_lanes {
@@ -165,7 +170,7 @@ pub(crate) unsafe fn run_part<S: Simd>(s: S, product: &Product, rows: Range<usiz
 }
 
 #[inline(always)]
-unsafe fn run_columns<S: Simd>(s: S, p: &Product, rows: Range<usize>, columns: Range<usize>) {
+unsafe fn run_columns<S: Simd, W: Element>(s: S, p: &Product<W>, rows: Range<usize>, columns: Range<usize>) {
     let mut column = columns.start;
     while column < columns.end {
         let left = columns.end - column;
@@ -173,11 +178,11 @@ unsafe fn run_columns<S: Simd>(s: S, p: &Product, rows: Range<usize>, columns: R
         // SAFETY: passed on; so below.
         unsafe {
             match vectors {
-                0 => row_tiles::<S, 1>(s, p, rows.clone(), column, left),
-                1 => row_tiles::<S, 1>(s, p, rows.clone(), column, S::LANES),
-                2 => row_tiles::<S, 2>(s, p, rows.clone(), column, S::LANES),
-                3 => row_tiles::<S, 3>(s, p, rows.clone(), column, S::LANES),
-                _ => row_tiles::<S, 4>(s, p, rows.clone(), column, S::LANES),
+                0 => row_tiles::<S, W, 1>(s, p, rows.clone(), column, left),
+                1 => row_tiles::<S, W, 1>(s, p, rows.clone(), column, S::LANES),
+                2 => row_tiles::<S, W, 2>(s, p, rows.clone(), column, S::LANES),
+                3 => row_tiles::<S, W, 3>(s, p, rows.clone(), column, S::LANES),
+                _ => row_tiles::<S, W, 4>(s, p, rows.clone(), column, S::LANES),
             }
         }
         column += if vectors == 0 { left } else { vectors * S::LANES };
@@ -186,19 +191,25 @@ unsafe fn run_columns<S: Simd>(s: S, p: &Product, rows: Range<usize>, columns: R
 
 /// All rows of V vectors of columns; only the first `lanes` lanes of each vector are there.
 #[inline(always)]
-unsafe fn row_tiles<S: Simd, const V: usize>(s: S, p: &Product, rows: Range<usize>, column: usize, lanes: usize) {
+unsafe fn row_tiles<S: Simd, W: Element, const V: usize>(
+    s: S,
+    p: &Product<W>,
+    rows: Range<usize>,
+    column: usize,
+    lanes: usize,
+) {
     let mut row = rows.start;
     while row < rows.end {
         let count = S::TILE_ROWS.min(rows.end - row);
         // SAFETY: passed on.
         unsafe {
             match count {
-                1 => column_tile::<S, 1, V>(s, p, row, column, lanes),
-                2 => column_tile::<S, 2, V>(s, p, row, column, lanes),
-                3 => column_tile::<S, 3, V>(s, p, row, column, lanes),
-                4 => column_tile::<S, 4, V>(s, p, row, column, lanes),
-                5 => column_tile::<S, 5, V>(s, p, row, column, lanes),
-                _ => column_tile::<S, 6, V>(s, p, row, column, lanes),
+                1 => column_tile::<S, W, 1, V>(s, p, row, column, lanes),
+                2 => column_tile::<S, W, 2, V>(s, p, row, column, lanes),
+                3 => column_tile::<S, W, 3, V>(s, p, row, column, lanes),
+                4 => column_tile::<S, W, 4, V>(s, p, row, column, lanes),
+                5 => column_tile::<S, W, 5, V>(s, p, row, column, lanes),
+                _ => column_tile::<S, W, 6, V>(s, p, row, column, lanes),
             }
         }
         row += count;
@@ -206,9 +217,9 @@ unsafe fn row_tiles<S: Simd, const V: usize>(s: S, p: &Product, rows: Range<usiz
 }
 
 #[inline(always)]
-unsafe fn column_tile<S: Simd, const R: usize, const V: usize>(
+unsafe fn column_tile<S: Simd, W: Element, const R: usize, const V: usize>(
     s: S,
-    p: &Product,
+    p: &Product<W>,
     row: usize,
     column: usize,
     lanes: usize,
@@ -216,10 +227,6 @@ unsafe fn column_tile<S: Simd, const R: usize, const V: usize>(
     if R > S::TILE_ROWS || V > S::TILE_VECTORS {
         return; // never reached; keeps tiles that would spill registers from being compiled
     }
-    let load = |from: *const f32| {
-        // SAFETY: `lanes` elements are there.
-        unsafe { if lanes == S::LANES { s.load(from) } else { s.load_head(from, lanes) } }
-    };
     let mut sums = [[s.zero(); V]; R];
     // SAFETY: rows, columns and steps lie within the operands.
     unsafe {
@@ -228,7 +235,7 @@ unsafe fn column_tile<S: Simd, const R: usize, const V: usize>(
         for _ in 0..p.k {
             let mut vectors = [s.zero(); V];
             for v in 0..V {
-                vectors[v] = load(w.add(v * S::LANES));
+                vectors[v] = load_lanes(s, w.add(v * S::LANES), lanes);
             }
             for r in 0..R {
                 let x = s.splat(*x.add(r * p.x_row));
@@ -243,16 +250,30 @@ unsafe fn column_tile<S: Simd, const R: usize, const V: usize>(
         for r in 0..R {
             for v in 0..V {
                 let to = p.y.add((row + r) * p.y_stride + column + v * S::LANES);
-                let sum = if p.accumulate { s.fma(alpha, sums[r][v], load(to)) } else { s.mul(alpha, sums[r][v]) };
+                let sum = if p.accumulate {
+                    s.fma(alpha, sums[r][v], load_lanes(s, to, lanes))
+                } else {
+                    s.mul(alpha, sums[r][v])
+                };
                 if lanes == S::LANES { s.store(to, sum) } else { s.store_head(to, sum, lanes) }
             }
         }
     }
 }
 
+/// The first `lanes` lanes; the others are zero.
+///
+/// # Safety
+/// So many elements must be readable.
 #[inline(always)]
-unsafe fn run_dots<S: Simd>(s: S, p: &Product, rows: Range<usize>, columns: Range<usize>) {
-    let row_bytes = p.k.max(1) * size_of::<f32>();
+unsafe fn load_lanes<S: Simd, T: Element>(s: S, from: *const T, lanes: usize) -> S::F {
+    // SAFETY: passed on.
+    unsafe { if lanes == S::LANES { T::load(s, from) } else { T::load_head(s, from, lanes) } }
+}
+
+#[inline(always)]
+unsafe fn run_dots<S: Simd, W: Element>(s: S, p: &Product<W>, rows: Range<usize>, columns: Range<usize>) {
+    let row_bytes = p.k.max(1) * size_of::<W>();
     let block_columns = (DOT_BLOCK_BYTES / row_bytes).max(DOT_COLUMNS).next_multiple_of(DOT_COLUMNS);
     let mut block = columns.start;
     while block < columns.end {
@@ -263,12 +284,12 @@ unsafe fn run_dots<S: Simd>(s: S, p: &Product, rows: Range<usize>, columns: Rang
             // SAFETY: passed on.
             unsafe {
                 match count {
-                    1 => dot_tiles::<S, 1>(s, p, row, block..block_end),
-                    2 => dot_tiles::<S, 2>(s, p, row, block..block_end),
-                    3 => dot_tiles::<S, 3>(s, p, row, block..block_end),
-                    4 => dot_tiles::<S, 4>(s, p, row, block..block_end),
-                    5 => dot_tiles::<S, 5>(s, p, row, block..block_end),
-                    _ => dot_tiles::<S, 6>(s, p, row, block..block_end),
+                    1 => dot_tiles::<S, W, 1>(s, p, row, block..block_end),
+                    2 => dot_tiles::<S, W, 2>(s, p, row, block..block_end),
+                    3 => dot_tiles::<S, W, 3>(s, p, row, block..block_end),
+                    4 => dot_tiles::<S, W, 4>(s, p, row, block..block_end),
+                    5 => dot_tiles::<S, W, 5>(s, p, row, block..block_end),
+                    _ => dot_tiles::<S, W, 6>(s, p, row, block..block_end),
                 }
             }
             row += count;
@@ -278,7 +299,7 @@ unsafe fn run_dots<S: Simd>(s: S, p: &Product, rows: Range<usize>, columns: Rang
 }
 
 #[inline(always)]
-unsafe fn dot_tiles<S: Simd, const R: usize>(s: S, p: &Product, row: usize, columns: Range<usize>) {
+unsafe fn dot_tiles<S: Simd, W: Element, const R: usize>(s: S, p: &Product<W>, row: usize, columns: Range<usize>) {
     if R > S::DOT_ROWS {
         return; // never reached; keeps tiles that would spill registers from being compiled
     }
@@ -286,14 +307,14 @@ unsafe fn dot_tiles<S: Simd, const R: usize>(s: S, p: &Product, row: usize, colu
     // SAFETY: passed on.
     unsafe {
         for column in (columns.start..whole_end).step_by(DOT_COLUMNS) {
-            let sums = dot_tile::<S, R, DOT_COLUMNS>(s, p, row, column);
+            let sums = dot_tile::<S, W, R, DOT_COLUMNS>(s, p, row, column);
             for r in 0..R {
                 let to = p.y.add((row + r) * p.y_stride + column);
                 s.store_sum4(to, sums[r], p.alpha, p.accumulate);
             }
         }
         for column in whole_end..columns.end {
-            let sums = dot_tile::<S, R, 1>(s, p, row, column);
+            let sums = dot_tile::<S, W, R, 1>(s, p, row, column);
             for r in 0..R {
                 let to = p.y.add((row + r) * p.y_stride + column);
                 *to = p.alpha * s.sum(sums[r][0]) + if p.accumulate { *to } else { 0.0 };
@@ -304,9 +325,9 @@ unsafe fn dot_tiles<S: Simd, const R: usize>(s: S, p: &Product, row: usize, colu
 
 /// The products of R rows of x and C rows of w, the others zero, yet to be added up across lanes.
 #[inline(always)]
-unsafe fn dot_tile<S: Simd, const R: usize, const C: usize>(
+unsafe fn dot_tile<S: Simd, W: Element, const R: usize, const C: usize>(
     s: S,
-    p: &Product,
+    p: &Product<W>,
     row: usize,
     column: usize,
 ) -> [[S::F; DOT_COLUMNS]; R] {
@@ -322,7 +343,7 @@ unsafe fn dot_tile<S: Simd, const R: usize, const C: usize>(
         while at < whole {
             let mut w_vectors = [s.zero(); C];
             for c in 0..C {
-                w_vectors[c] = s.load(w.add(c * w_stride + at));
+                w_vectors[c] = W::load(s, w.add(c * w_stride + at));
             }
             for r in 0..R {
                 let x_vector = s.load(x.add(r * x_row + at));
@@ -336,7 +357,7 @@ unsafe fn dot_tile<S: Simd, const R: usize, const C: usize>(
             for r in 0..R {
                 let x_vector = s.load_head(x.add(r * x_row + whole), rest);
                 for c in 0..C {
-                    let w_vector = s.load_head(w.add(c * w_stride + whole), rest);
+                    let w_vector = W::load_head(s, w.add(c * w_stride + whole), rest);
                     sums[r][c] = s.fma(x_vector, w_vector, sums[r][c]);
                 }
             }

@@ -1,7 +1,9 @@
 //! Products of matrices.
 
 use crate::gemm::{Mat, MatMut};
-use crate::lora::LoraProduct;
+use half::slice::HalfFloatSliceExt;
+
+use crate::lora::{LoraMatrices, LoraProduct};
 use crate::matrix::Matrix;
 
 /// y (rows, n_out) = x (rows, n_in) · wᵀ, with the widened weights that [`Matrix::row`] gives.
@@ -34,12 +36,16 @@ pub fn gemm_tn(y: MatMut<'_>, x: Mat<'_>, w: Mat<'_>, alpha: f32, accumulate: bo
 
 /// For each product: y (rows, n_out) += scale · (x Aᵀ) B over its rows.
 pub fn lora_add(y: &mut [f32], h: &mut [f32], x: &[f32], products: &[LoraProduct<'_>], n_in: usize, n_out: usize) {
-    for LoraProduct { rows, a, b_t, scale, rank } in products {
+    for LoraProduct { rows, matrices, scale, rank } in products {
         let (count, rank) = (rows.len(), *rank);
+        let (a, b_t) = match matrices {
+            LoraMatrices::F32 { a, b_t } => (a.to_vec(), b_t.to_vec()),
+            LoraMatrices::Bf16 { a, b_t } => (a.to_f32_vec(), b_t.to_f32_vec()),
+        };
         let (x, y) = (&x[rows.start * n_in..][..count * n_in], &mut y[rows.start * n_out..][..count * n_out]);
         let h = &mut h[..count * rank];
-        gemm_nt(MatMut::new(h, count, rank), Mat::new(x, count, n_in), Mat::new(a, rank, n_in), 1.0, false);
-        gemm_nn(MatMut::new(y, count, n_out), Mat::new(h, count, rank), Mat::new(b_t, rank, n_out), *scale, true);
+        gemm_nt(MatMut::new(h, count, rank), Mat::new(x, count, n_in), Mat::new(&a, rank, n_in), 1.0, false);
+        gemm_nn(MatMut::new(y, count, n_out), Mat::new(h, count, rank), Mat::new(&b_t, rank, n_out), *scale, true);
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::arch::x86_64::*;
 
+use half::bf16;
+
 use super::{Kernel, Simd};
 
 /// Proof that AVX2 and FMA are there; made only where a function with those features begins.
@@ -96,6 +98,22 @@ impl Simd for Avx2 {
             let pairs = _mm256_loadu_si256(from.cast());
             let second = _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff_0000_u32 as i32));
             (_mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs)), _mm256_castsi256_ps(second))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(self, from: *const bf16) -> __m256 {
+        // SAFETY: as above, and the caller vouches for the memory. bf16 are the upper halves of f32.
+        unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast())))) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16_head(self, from: *const bf16, count: usize) -> __m256 {
+        let mut whole = [bf16::ZERO; Self::LANES];
+        // SAFETY: `count` elements are readable, and fewer than `whole` has.
+        unsafe {
+            std::ptr::copy_nonoverlapping(from, whole.as_mut_ptr(), count);
+            self.load_bf16(whole.as_ptr())
         }
     }
 

@@ -1,5 +1,7 @@
 //! Plain Rust over arrays of eight, for the compiler's baseline vectors.
 
+use half::bf16;
+
 use super::Simd;
 
 const LANES: usize = 8;
@@ -61,6 +63,22 @@ impl Simd for Portable {
         // SAFETY: the caller vouches for LANES readable pairs.
         let pairs = unsafe { from.cast::<[u32; LANES]>().read_unaligned() };
         (pairs.map(|pair| f32::from_bits(pair << 16)), pairs.map(|pair| f32::from_bits(pair & 0xffff_0000)))
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(self, from: *const bf16) -> Self::F {
+        // SAFETY: the caller vouches for LANES readable elements.
+        unsafe { from.cast::<[bf16; LANES]>().read_unaligned() }.map(bf16::to_f32)
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16_head(self, from: *const bf16, count: usize) -> Self::F {
+        let mut lanes = [0.0; LANES];
+        for i in 0..count {
+            // SAFETY: the caller vouches for `count` readable elements.
+            lanes[i] = unsafe { from.add(i).read() }.to_f32();
+        }
+        lanes
     }
 
     #[inline(always)]

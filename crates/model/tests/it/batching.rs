@@ -4,9 +4,16 @@ use atelier_kernels::{Compute, Tier, WeightFormat};
 use atelier_model::{Adapter, AdapterGroup, Batch, LoadOptions, Model, Row, Scratch};
 use std::sync::Arc;
 
+use half::slice::HalfFloatSliceExt;
+
 use crate::support::{
-    Golden, Part, Sequence, THREADS, base_folder, golden_adapter, golden_folder, load, run, run_whole,
+    Golden, Part, Sequence, THREADS, base_folder, golden_adapter, golden_folder, largest_difference, load, run,
+    run_whole,
 };
+
+/// How far rounding an adapter to bf16 moves a logit, as a share of how far the adapter moves any: each number moves by
+/// up to one part in 512, and sums of many move by less.
+const SERVED_ERROR: f32 = 0.02;
 
 fn assert_same_bits(what: &str, found: &[Vec<f32>], expected: &[Vec<f32>]) {
     for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
@@ -118,6 +125,32 @@ fn shipped_base() {
 }
 
 #[test]
+fn a_served_adapter_is_the_rounded_one_bit_for_bit() {
+    let folder = golden_folder("qwen2");
+    for tier in Tier::all_available() {
+        let model = load(&folder, tier, WeightFormat::Bf16);
+        let own = golden_adapter(&folder, &model);
+        let served = own.to_served();
+        assert_eq!(2 * served.bytes(), own.bytes());
+        let mut rounded = own.clone();
+        for ((_, _, to), (_, _, from)) in rounded.pairs_mut().zip(served.pairs()) {
+            to.a = from.a.to_f32_vec();
+            to.b_t = from.b_t.to_f32_vec();
+        }
+        let tokens: Vec<u32> = (0..40).map(|at| (at * at * 31 + 5) % 280).collect();
+        let found = run_whole(&model, &[Sequence { tokens: tokens.clone(), adapters: vec![&served] }]);
+        let expected = run_whole(&model, &[Sequence { tokens: tokens.clone(), adapters: vec![&rounded] }]);
+        assert_same_bits(&format!("{tier}, bf16 and the same numbers in f32"), &found, &expected);
+        // It is another adapter than the one in f32, yet hardly.
+        let unrounded = run_whole(&model, &[Sequence { tokens: tokens.clone(), adapters: vec![&own] }]).concat();
+        let without = run_whole::<f32>(&model, &[Sequence { tokens, adapters: vec![] }]).concat();
+        let (moved, _) = largest_difference(&found.concat(), &unrounded);
+        let (effect, _) = largest_difference(&unrounded, &without);
+        assert!(0.0 < moved && moved < SERVED_ERROR * effect, "{tier}: {moved} of an effect of {effect}");
+    }
+}
+
+#[test]
 fn threads_do_not_matter() {
     let folder = golden_folder("qwen2");
     let golden = Golden::read(&folder.join("golden.safetensors"));
@@ -144,7 +177,7 @@ fn logits_only_for_the_rows_asked_in_their_order() {
     let table: &[u32] = &[0];
     let mut scratch = Scratch::new();
     let mut logits_of = |logits_for: &[usize]| {
-        let batch = Batch { rows: &rows, tables: &[table], groups: &[], logits_for };
+        let batch: Batch<'_> = Batch { rows: &rows, tables: &[table], groups: &[], logits_for };
         let mut logits = vec![1.0; 3];
         model.forward(&mut model.new_kv_cache(1), &mut scratch, &batch, &mut logits).expect("a good batch");
         logits
@@ -168,7 +201,7 @@ fn a_copied_block_is_the_same_past() {
         let rows: Vec<Row> =
             positions.zip(tokens).map(|(position, &token)| Row { token, position, table: 0 }).collect();
         let table: &[u32] = &[block];
-        let batch = Batch { rows: &rows, tables: &[table], groups: &[], logits_for: &[tokens.len() - 1] };
+        let batch: Batch<'_> = Batch { rows: &rows, tables: &[table], groups: &[], logits_for: &[tokens.len() - 1] };
         let mut logits = Vec::new();
         model.forward(cache, &mut scratch, &batch, &mut logits).expect("a good batch");
         logits
@@ -186,7 +219,7 @@ fn rows_that_the_model_cannot_compute_are_refused() {
     let table: Vec<u32> = (0..17).collect();
     let check = |row: Row, expected: &str| {
         let rows = [Row { token: 1, position: 0, table: 0 }, row];
-        let batch = Batch { rows: &rows, tables: &[&table], groups: &[], logits_for: &[0] };
+        let batch: Batch<'_> = Batch { rows: &rows, tables: &[&table], groups: &[], logits_for: &[0] };
         let error = model
             .forward(&mut model.new_kv_cache(17), &mut Scratch::new(), &batch, &mut Vec::new())
             .expect_err("a bad row");

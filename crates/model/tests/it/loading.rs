@@ -79,7 +79,7 @@ fn logits_of(folder: &Path) -> Vec<f32> {
     let golden = Golden::read(&golden_folder("llama").join("golden.safetensors"));
     let model = load(folder, Tier::detect(), WeightFormat::Bf16);
     let sequence = |tokens| Sequence { tokens, adapters: vec![] };
-    run_whole(&model, &golden.sequences().into_iter().map(sequence).collect::<Vec<_>>()).concat()
+    run_whole::<f32>(&model, &golden.sequences().into_iter().map(sequence).collect::<Vec<_>>()).concat()
 }
 
 #[test]

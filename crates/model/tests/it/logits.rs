@@ -88,7 +88,7 @@ fn shipped_base() {
     for (tier, format) in every_tier_and_format() {
         let model = load(&base_folder(), tier, format);
         let vocab = model.config().vocab_size;
-        let logits = run_whole(&model, &[Sequence { tokens: tokens.clone(), adapters: vec![] }]).concat();
+        let logits = run_whole::<f32>(&model, &[Sequence { tokens: tokens.clone(), adapters: vec![] }]).concat();
         let tolerance = tolerance(tier, format);
         let what = |part: &str| format!("atelier-base {part} {tier} {format:?}");
         check_close(&what("last"), &logits[(count - 1) * vocab..], golden.floats("last.logits"), tolerance);
