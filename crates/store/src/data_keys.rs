@@ -22,9 +22,9 @@ use crate::audit::Unrecorded;
 use crate::error::StoreError;
 use crate::open::Store;
 use crate::root_key::RootKey;
-use crate::seal::{self, Bound, KEY_BYTES, SecretKey};
 use crate::sql::{Row, Transaction, values};
 use crate::text_enum;
+use atelier_seal::{self as seal, Bound, KEY_BYTES, SecretKey};
 
 /// The generation that a tenant begins with.
 pub(crate) const FIRST_GENERATION: u32 = 1;
