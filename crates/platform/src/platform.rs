@@ -134,6 +134,17 @@ pub struct BaseInfo {
     pub threads: usize,
 }
 
+/// Whether a server takes requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// It does.
+    Ready,
+    /// It is closing.
+    Draining,
+    /// What is used cannot be written down, so nothing is completed until it can.
+    LedgerBehind,
+}
+
 /// Numbers about the engine, none about a tenant.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PlatformStats {
@@ -166,6 +177,7 @@ struct Inner {
     engine: Engine,
     adapters: Arc<Adapters>,
     limits: Arc<Limits>,
+    followers: Arc<Limits>,
     training_base: TrainingBase,
     source_roots: Vec<PathBuf>,
     /// Archives and folders that are being read.
@@ -221,7 +233,8 @@ impl Platform {
             base,
             engine,
             adapters,
-            limits: Arc::default(),
+            limits: Arc::new(Limits::of_requests()),
+            followers: Arc::new(Limits::of_followers()),
             source_roots: options.source_roots,
             inspections: Semaphore::new(limits::SOURCE_INSPECTIONS_MAX),
             audit_checks: Semaphore::new(limits::AUDIT_CHECKS_MAX),
@@ -264,10 +277,14 @@ impl Platform {
         inner.store.close().await;
     }
 
-    /// Whether requests are taken.
+    /// Whether requests are taken, and why not.
     #[must_use]
-    pub fn ready(&self) -> bool {
-        self.inner.open.load(Ordering::Acquire)
+    pub fn readiness(&self) -> Readiness {
+        match (self.inner.open.load(Ordering::Acquire), self.inner.store.ledger_is_behind()) {
+            (false, _) => Readiness::Draining,
+            (true, true) => Readiness::LedgerBehind,
+            (true, false) => Readiness::Ready,
+        }
     }
 
     /// How busy the engine is.
@@ -318,7 +335,7 @@ impl Platform {
     }
 
     pub(crate) fn check_open(&self) -> Result<(), PlatformError> {
-        if self.ready() { Ok(()) } else { Err(PlatformError::closing()) }
+        if self.readiness() == Readiness::Draining { Err(PlatformError::closing()) } else { Ok(()) }
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -343,6 +360,10 @@ impl Platform {
 
     pub(crate) fn limits(&self) -> &Arc<Limits> {
         &self.inner.limits
+    }
+
+    pub(crate) fn followers(&self) -> &Arc<Limits> {
+        &self.inner.followers
     }
 
     pub(crate) fn source_roots(&self) -> &[PathBuf] {
@@ -407,7 +428,7 @@ async fn load_base(options: &PlatformOptions) -> Result<Arc<Model>, PlatformErro
     let load = LoadOptions { format: options.weight_format, with_backward: false };
     let model = tokio::task::spawn_blocking(move || Model::load(Arc::new(Compute::new(tier, threads)), &folder, load))
         .await
-        .map_err(PlatformError::Task)?
+        .map_err(PlatformError::task)?
         .map_err(PlatformError::Base)?;
     Ok(Arc::new(model))
 }
