@@ -61,7 +61,7 @@ pub struct RunObject {
     pub object: &'static str,
     /// `learn` or `evaluate`.
     pub kind: &'static str,
-    /// `queued`, `running`, `cancelling` while its worker still has to hear of it, then `live`, `refused`, `succeeded`, `failed` or `cancelled`.
+    /// `queued`, `running`, `cancelling`, then `live`, `refused`, `succeeded`, `failed` or `cancelled`.
     pub status: &'static str,
     /// The source.
     pub source: String,

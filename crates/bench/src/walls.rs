@@ -120,7 +120,7 @@ fn start(args: &WallsArgs, base: &Path, threads: usize, tenants: usize) -> Resul
     let binary = Setup::binary(args.server.as_deref())?;
     let mut arms = Vec::new();
     if let Some(before) = &args.before {
-        arms.push(Arm::start("before", setup(Setup::binary(Some(before))?, None, None), tenants)?);
+        arms.push(Arm::start("before", setup(Setup::binary(Some(before.as_path()))?, None, None), tenants)?);
     }
     arms.push(Arm::start("sqlite", setup(binary.clone(), None, None), tenants)?);
     if let (Some(socket), Some(programs)) = (&args.postgres, &args.postgres_programs) {

@@ -201,7 +201,7 @@ impl Platform {
     /// When the caller may not, or as many follow already as may.
     pub fn follow(&self, caller: &Caller) -> Result<Admission, PlatformError> {
         let tenant = tenant_of(caller)?;
-        caller.grant(right::ReadRuns { tenant })?;
+        let _allowed = caller.grant(right::ReadRuns { tenant })?;
         self.followers().admit(tenant)
     }
 

@@ -101,13 +101,16 @@ impl Service<Request<Incoming>> for Answering {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let work = self.place.begin();
-        let hold = |response: Response<Body>| Ok(response.map(|body| Held { body, _work: work }));
         if self.place.is_spare && !HEALTH.contains(&request.uri().path()) {
-            return Box::pin(async { hold(Refusal::full().into_response()) });
+            return Box::pin(async move { Ok(held(Refusal::full().into_response(), work)) });
         }
         let answer = self.router.call(request);
-        Box::pin(async { hold(answer.await?) })
+        Box::pin(async move { answer.await.map(|response| held(response, work)) })
     }
+}
+
+fn held(response: Response<Body>, work: Work) -> Response<Held> {
+    response.map(|body| Held { body, _work: work })
 }
 
 /// An answer's body; its request is at work until it is sent.

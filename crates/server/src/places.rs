@@ -24,6 +24,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 pub struct Places {
     usual: Arc<Semaphore>,
     spare: Arc<Semaphore>,
+    /// How long a connection must have waited before it gives way.
+    wait_min: Duration,
     waiting: Arc<Mutex<Waiting>>,
 }
 
@@ -54,14 +56,14 @@ pub struct Work(Arc<Place>);
 
 impl Default for Places {
     fn default() -> Self {
-        Self::new(CONNECTIONS_MAX, CONNECTIONS_SPARE)
+        Self::new(CONNECTIONS_MAX, CONNECTIONS_SPARE, CONNECTION_WAIT_MIN)
     }
 }
 
 impl Places {
-    fn new(usual: usize, spare: usize) -> Self {
+    fn new(usual: usize, spare: usize, wait_min: Duration) -> Self {
         let [usual, spare] = [usual, spare].map(|count| Arc::new(Semaphore::new(count)));
-        Self { usual, spare, waiting: Arc::default() }
+        Self { usual, spare, wait_min, waiting: Arc::default() }
     }
 
     /// A place for the next connection, as soon as there is one.
@@ -106,7 +108,7 @@ impl Places {
         let mut waiting = self.waiting.lock();
         let Some(oldest) = waiting.by_turn.first_entry() else { return false };
         let (since, task) = oldest.get();
-        let Some(task) = task.get().filter(|_| since.elapsed() >= CONNECTION_WAIT_MIN) else { return false };
+        let Some(task) = task.get().filter(|_| since.elapsed() >= self.wait_min) else { return false };
         task.abort();
         oldest.remove();
         tracing::debug!("a connection that waited gave its place to another");
@@ -189,6 +191,9 @@ impl Drop for Work {
 mod tests {
     use super::*;
 
+    /// Longer than anything between two looks here.
+    const WAIT_MIN: Duration = Duration::from_millis(500);
+
     /// A connection in this place that does nothing until it is ended.
     fn connect(place: &Arc<Place>) -> tokio::task::JoinHandle<()> {
         let held = Arc::clone(place);
@@ -200,14 +205,14 @@ mod tests {
         task
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn who_waits_longest_gives_way_and_who_works_never() {
-        let places = Places::new(2, 1);
+        let places = Places::new(2, 1, WAIT_MIN);
         let (first, second) = (places.take().await, places.take().await);
         let (first_task, second_task) = (connect(&first), connect(&second));
         let work = first.begin();
         drop((first, second));
-        tokio::time::advance(CONNECTION_WAIT_MIN).await;
+        tokio::time::sleep(WAIT_MIN).await;
         let third = places.take().await;
         assert!(!third.is_spare);
         assert!(second_task.await.unwrap_err().is_cancelled(), "it waited, the first works");
@@ -218,15 +223,15 @@ mod tests {
         drop((third, fourth));
         // The first waits from now on, so the third does for longer.
         drop(work);
-        tokio::time::advance(CONNECTION_WAIT_MIN).await;
+        tokio::time::sleep(WAIT_MIN).await;
         let fifth = places.take().await;
         assert!(!fifth.is_spare && third_task.await.unwrap_err().is_cancelled());
         assert!(!first_task.is_finished());
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_place_is_at_work_from_head_to_answer() {
-        let places = Places::new(1, 0);
+        let places = Places::new(1, 0, WAIT_MIN);
         let place = places.take().await;
         assert!(!place.is_at_work());
         let work = place.begin();
