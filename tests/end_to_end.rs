@@ -9,6 +9,7 @@ mod attacks;
 mod audit;
 mod bad_input;
 mod crash;
+mod damage;
 mod edge;
 mod encryption;
 mod exposure;

@@ -230,6 +230,14 @@ impl PlatformError {
         Self::Invalid { message: message.into(), param: param.into(), code: code.into() }
     }
 
+    /// The same for whoever starts a server or looks at its data: that is the operator, to whom places are named.
+    pub(crate) fn at_start(error: StoreError) -> Self {
+        match error {
+            StoreError::Damaged { .. } | StoreError::NotFound { .. } => Self::Store(error),
+            error => error.into(),
+        }
+    }
+
     /// What became of a task that gave no result.
     #[must_use]
     pub fn task(end: tokio::task::JoinError) -> Self {

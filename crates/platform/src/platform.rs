@@ -74,7 +74,7 @@ impl PlatformOptions {
 /// # Errors
 /// When the database cannot be asked.
 pub async fn inspect_walls(data: &Path, database: &DatabaseOptions) -> Result<Option<Vec<String>>, PlatformError> {
-    let findings = atelier_store::inspect(data, database).await?;
+    let findings = atelier_store::inspect(data, database).await.map_err(PlatformError::at_start)?;
     Ok(findings.map(|findings| findings.iter().map(ToString::to_string).collect()))
 }
 
@@ -87,7 +87,7 @@ pub async fn inspect_root_key(
     database: &DatabaseOptions,
     root_key: &RootKeyOptions,
 ) -> Result<Option<String>, PlatformError> {
-    Ok(atelier_store::inspect_root_key(data, database, root_key).await?)
+    atelier_store::inspect_root_key(data, database, root_key).await.map_err(PlatformError::at_start)
 }
 
 /// Changes the root key and, where that is asked for, the keys of all data. No server may run on the data.
@@ -101,7 +101,7 @@ pub async fn rotate_keys(
     rotation: &KeyRotation,
 ) -> Result<(), PlatformError> {
     let options = OpenOptions { folder: data, database, root_key, erasure_log: None, clock: Arc::new(SystemClock) };
-    Ok(atelier_store::rotate_keys(options, rotation).await?)
+    atelier_store::rotate_keys(options, rotation).await.map_err(PlatformError::at_start)
 }
 
 /// An open platform.
@@ -222,7 +222,8 @@ impl Platform {
             erasure_log: options.erasure_log.clone(),
             clock,
         })
-        .await?;
+        .await
+        .map_err(PlatformError::at_start)?;
         let first_operator_key = store.bootstrap_operator_key().await?;
         let adapters = Arc::new(Adapters::new(store.clone(), Arc::clone(&base)));
         let engine = Engine::start(Arc::clone(&base), Arc::clone(&adapters) as _, options.engine.clone());
