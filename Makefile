@@ -4,7 +4,7 @@
 RUN := cargo run --release --
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test attacks mutants check bench bench-personal fmt clean-data
+.PHONY: help demo build test attacks mutants check bench bench-walls bench-personal fmt clean-data
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,11 @@ check: ## Everything that must pass before a change is merged: format, lints, ti
 bench: ## Measure speed; prints the figures and appends them to bench/results.jsonl
 	cargo build --release -p atelier-server -p atelier-bench
 	target/release/atelier-bench speed $(ARGS)
+
+bench-walls: ## Measure what the walls between tenants cost (ARGS="--before PATH": beside a server from before them)
+	cargo build --release -p atelier-server -p atelier-bench
+	export $$(ATELIER_TEST_POSTGRES_DURABLE=1 scripts/test-postgres.sh --for $$PPID) && target/release/atelier-bench \
+		walls --postgres "$$ATELIER_TEST_POSTGRES" --postgres-programs "$$ATELIER_TEST_POSTGRES_PROGRAMS" $(ARGS)
 
 bench-personal: ## Measure what learning gains on well-known packages, fetched for the purpose (ARGS=--sweep: choose the rate)
 	cargo build --release -p atelier-bench

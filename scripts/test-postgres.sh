@@ -45,9 +45,11 @@ chmod 755 "$folder"
 
 "${as[@]}" "$programs/initdb" --pgdata="$folder/data" --username=postgres --auth=trust --encoding=UTF8 --no-locale \
     --no-sync >"$folder/initdb.log" 2>&1 || { cat "$folder/initdb.log" >&2; exit 1; }
-# Nothing here outlives the run, so nothing needs to reach the disk.
-settings="-c listen_addresses= -c unix_socket_directories=$folder -c fsync=off -c full_page_writes=off
-    -c synchronous_commit=off -c max_connections=400 -c shared_buffers=64MB -c log_min_messages=error"
+settings="-c listen_addresses= -c unix_socket_directories=$folder -c max_connections=400 -c shared_buffers=64MB
+    -c log_min_messages=error"
+# Nothing here outlives the run, so nothing needs to reach the disk; a measurement wants what a server really costs.
+[ -n "${ATELIER_TEST_POSTGRES_DURABLE:-}" ] ||
+    settings="$settings -c fsync=off -c full_page_writes=off -c synchronous_commit=off"
 # A session of its own: whoever waits for this script's output must not wait for the server.
 # shellcheck disable=SC2086
 setsid "${as[@]}" "$programs/postgres" -D "$folder/data" $settings >"$folder/server.log" 2>&1 </dev/null &

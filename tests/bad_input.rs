@@ -10,15 +10,13 @@ use serde_json::{Value, json};
 use sqlx::{Connection, SqliteConnection};
 use tar::EntryType;
 
-use crate::support::{Answer, Archive, Command, Process, Style, User, World, archive_of, runtime, shipped_base};
+use crate::support::{Answer, Archive, Command, Style, User, World, archive_of, runtime, shipped_base};
 
 const CODE: &[u8] = b"def f(x):\n    return x + 1\n";
 /// A file that no source wants.
 const HUGE_FILE_BYTES: u64 = 200 << 20;
 /// A body that no endpoint but the upload's takes: its limit is 4 MiB.
 const HUGE_BODY_BYTES: usize = 6 << 20;
-/// Size of a disk that is full soon, as `mount` reads it.
-const SMALL_DISK: &str = "size=6m";
 
 /// The server still answers, and answers right.
 #[track_caller]
@@ -462,54 +460,4 @@ fn a_folder_of_a_newer_version_is_left_as_it_is() {
     fs::rename(world.data().join("pepper.away"), world.data().join("pepper")).unwrap();
     world.serve();
     check_alive(&world, &acme);
-}
-
-#[test]
-fn a_full_disk_is_said_and_survived() {
-    // A file system of its own in a mount name space of its own, which ends with the server.
-    let around = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"];
-    let home = tempfile::TempDir::new().unwrap();
-    let disk = home.path().join("disk");
-    fs::create_dir(&disk).unwrap();
-    let mount = format!("mount -t tmpfs -o {SMALL_DISK} none '{}'", disk.display());
-    let tried = std::process::Command::new(around[0]).args(&around[1..]).arg(&mount).output();
-    if !tried.is_ok_and(|output| output.status.success()) {
-        eprintln!("SKIPPED: no file system may be mounted here, so the full disk was not tried");
-        return;
-    }
-    let script = format!("{mount} && exec \"$0\" \"$@\"");
-    let around: Vec<&str> = around.iter().copied().chain([script.as_str()]).collect();
-    let data = disk.join("data");
-    let arguments = ["--data", data.to_str().unwrap(), "--listen", "127.0.0.1:0", "--threads", "1", "--json"];
-    let mut process = Process::spawn(home.path(), &around, &arguments, &[]);
-    let announced = process.announced();
-    let url = std::rc::Rc::new(std::cell::RefCell::new(announced["url"].as_str().unwrap().to_owned()));
-    let operator = User::new(std::rc::Rc::clone(&url), announced["operator_key"].as_str());
-    let created = operator.post("/v1/tenants", &json!({"name": "acme", "plan": "tuned"})).ok();
-    let acme = User::new(url, created["key"]["value"].as_str());
-    // Text that does not compress, so that the disk fills soon.
-    let mut state = 1_u64;
-    let mut letters = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        b"abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ\n_"[(state >> 58) as usize]
-    };
-    let mut sources = Vec::new();
-    let refused = loop {
-        let text: Vec<u8> = (0..700_000).map(|_| letters()).collect();
-        let answer = acme.upload("/v1/sources?name=big", &Archive::new().file("a.py", &text).gzip());
-        if answer.status != 201 {
-            break answer;
-        }
-        sources.push(answer.json()["id"].as_str().unwrap().to_owned());
-        assert!(sources.len() < 40, "the disk does not fill");
-    };
-    check_refused(&refused, 503, "overloaded", "disk is full");
-    assert!(!sources.is_empty());
-    assert!(process.runs());
-    assert_eq!(acme.get("/healthz").status, 200);
-    assert_eq!(acme.get("/v1/sources").ok()["data"].as_array().unwrap().len(), sources.len(), "nothing half-written");
-    // Room again: everything works again, without a restart.
-    assert_eq!(acme.delete(&format!("/v1/sources/{}", sources[0])).status, 200);
-    let ask = json!({"model": "atelier", "prompt": "a", "max_tokens": 1});
-    assert_eq!(acme.post("/v1/completions", &ask).status, 200, "{}", process.log());
 }

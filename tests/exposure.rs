@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
@@ -18,8 +18,12 @@ const REQUEST_HEADERS_MAX: usize = 64;
 const REQUEST_HEAD_BYTES_MAX: usize = 32 << 10;
 /// A server that does not close a connection within this never does.
 const CUT_PATIENCE: Duration = Duration::from_secs(150);
-/// Long enough for a server that wants to answer to have answered.
-const SILENCE: Duration = Duration::from_millis(1_500);
+/// As many connections as an attacker holds who sends half a head on each.
+const HALF_HEADS: usize = 1_100;
+/// How long a probe waits before it calls a server dead: a third of the time that a head may take.
+const PROBE_PATIENCE: Duration = Duration::from_secs(10);
+/// `CONNECTION_WAIT_MIN` of domain.
+const WAIT_MIN: Duration = Duration::from_secs(1);
 
 const GET_HEALTH: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
 
@@ -122,28 +126,72 @@ fn the_slow_are_cut() {
     assert_eq!(exchange(address, GET_HEALTH).unwrap().status, 200);
 }
 
-#[test]
-fn connections_beyond_the_limit_wait_for_a_place() {
-    // Both ends of every connection are files, ours here.
+/// Both ends of every connection are files, ours here.
+fn hold_many_files() {
     let handles = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: handles.maximum, ..handles }).unwrap();
+}
+
+#[test]
+fn who_only_holds_a_place_keeps_nobody_out() {
+    hold_many_files();
     let world = World::start();
+    let acme = world.tenant("acme", "shared");
     let address = address(&world);
-    let mut held: Vec<TcpStream> = (0..CONNECTIONS_MAX).map(|_| connect(&address)).collect();
-    let mut waiting = connect(&address);
-    waiting.write_all(GET_HEALTH).unwrap();
-    waiting.set_read_timeout(Some(SILENCE)).unwrap();
-    let nothing = waiting.read(&mut [0]).unwrap_err();
-    assert!(matches!(nothing.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{nothing}");
-    // Those inside are served.
+    let begin = || {
+        let mut socket = connect(&address);
+        socket.write_all(b"GET /healthz HTTP/1.1\r\nhost: a\r\nx-half: ").unwrap();
+        socket
+    };
+    let mut held: Vec<TcpStream> = (0..HALF_HEADS).map(|_| begin()).collect();
+    for _ in 0..3 {
+        let mut asking = connect(&address);
+        asking.write_all(GET_HEALTH).unwrap();
+        // Long before any of those heads is given up.
+        asking.set_read_timeout(Some(PROBE_PATIENCE)).unwrap();
+        assert_eq!(Answer::read(&rest(&mut asking)).unwrap().status, 200);
+    }
+    thread::sleep(WAIT_MIN);
+    for _ in 0..10 {
+        assert_eq!(acme.get("/v1/models").status, 200, "and so is who has work to do");
+    }
+    // Those who came last still have their places.
     let last = held.last_mut().unwrap();
-    last.write_all(GET_HEALTH).unwrap();
-    waiting.set_read_timeout(Some(CUT_PATIENCE)).unwrap();
+    last.write_all(b"a\r\nconnection: close\r\n\r\n").unwrap();
     assert_eq!(Answer::read(&rest(last)).unwrap().status, 200);
-    // That one has gone, so there is a place.
-    assert_eq!(Answer::read(&rest(&mut waiting)).unwrap().status, 200);
+}
+
+#[test]
+fn a_server_whose_places_are_all_at_work_says_so() {
+    hold_many_files();
+    let world = World::start();
+    let acme = world.tenant("acme", "shared");
+    let address = address(&world);
+    let head = format!(
+        "POST /v1/completions HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {}\r\ncontent-length: 100\r\n\r\n{{",
+        acme.key()
+    );
+    // At work as long as their bodies are awaited.
+    let held: Vec<TcpStream> = (0..CONNECTIONS_MAX)
+        .map(|_| {
+            let mut socket = connect(&address);
+            socket.write_all(head.as_bytes()).unwrap();
+            socket
+        })
+        .collect();
+    thread::sleep(WAIT_MIN);
+    for _ in 0..3 {
+        assert_eq!(exchange(&address, GET_HEALTH).unwrap().status, 200, "the server's health can be asked for");
+        let full = exchange(&address, b"GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+        assert_eq!((full.status, full.error()["code"].clone()), (503, json!("overloaded")), "{full:?}");
+        assert!(full.header("retry-after").is_some(), "{full:?}");
+    }
     drop(held);
-    assert_eq!(exchange(&address, GET_HEALTH).unwrap().status, 200);
+    let started = Instant::now();
+    while acme.get("/v1/models").status != 200 {
+        assert!(started.elapsed() < CUT_PATIENCE, "there is room again");
+        thread::sleep(Duration::from_millis(100));
+    }
 }
 
 #[test]

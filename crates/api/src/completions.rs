@@ -17,11 +17,11 @@ use utoipa::ToSchema;
 
 use crate::caller::Authenticated;
 use crate::error::ApiError;
-use crate::extract::WireJson;
+use crate::extract::{WireJson, optional_object};
 use crate::stream;
 
-/// Body of `POST /v1/completions`.
-#[derive(Debug, Deserialize, ToSchema)]
+/// Body of `POST /v1/completions`. What it holds is a tenant's, so it does not print.
+#[derive(Deserialize, ToSchema)]
 pub struct CreateCompletionRequest {
     /// `atelier` (what the key's tenant is served), `atelier-base`, or one version `ft:atelier-base:…`.
     pub model: String,
@@ -49,6 +49,7 @@ pub struct CreateCompletionRequest {
     /// Send tokens as server-sent events while they are made.
     pub stream: Option<bool>,
     /// Options of the stream.
+    #[serde(default, deserialize_with = "optional_object")]
     pub stream_options: Option<StreamOptions>,
     /// Log-probabilities of the tokens and of this many alternatives, at most five.
     pub logprobs: Option<i64>,
@@ -69,7 +70,7 @@ pub struct CreateCompletionRequest {
 }
 
 /// The four forms of a prompt that OpenAI's API allows.
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(untagged, expecting = "a string, a list of strings, a list of token ids, or a list of lists of token ids")]
 pub enum PromptInput {
     /// One text.
@@ -83,7 +84,7 @@ pub enum PromptInput {
 }
 
 /// One stop string or several.
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(untagged, expecting = "a string or a list of strings")]
 pub enum StopInput {
     /// One.

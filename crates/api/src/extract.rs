@@ -6,7 +6,9 @@ use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::{StatusCode, request::Parts};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
 use tower_http::timeout::TimeoutError;
 
 use crate::error::ApiError;
@@ -23,8 +25,17 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for WireJson<T> {
     }
 }
 
-/// Parses a JSON body; the error says where and why.
+/// Parses a JSON body, which is an object; the error says where and why.
 pub fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    // serde takes a list for an object whose fields come in order.
+    if body.trim_ascii_start().starts_with(b"[") {
+        return Err(ApiError::invalid(
+            "We could not parse the JSON body of your request: it is a list, and must be an object. Mend the body and \
+             send it again.",
+            None,
+            Some("invalid_json"),
+        ));
+    }
     serde_json::from_slice(body).map_err(|error| {
         ApiError::invalid(
             format!("We could not parse the JSON body of your request: {error}. Mend the body and send it again."),
@@ -32,6 +43,18 @@ pub fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
             Some("invalid_json"),
         )
     })
+}
+
+/// An object inside of a body, and not a list in its place.
+pub fn object<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<T, D::Error> {
+    let fields = Map::deserialize(deserializer)?;
+    T::deserialize(Value::Object(fields)).map_err(D::Error::custom)
+}
+
+/// The same where there may be none.
+pub fn optional_object<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
+    let fields = Option::<Map<String, Value>>::deserialize(deserializer)?;
+    fields.map(|fields| T::deserialize(Value::Object(fields)).map_err(D::Error::custom)).transpose()
 }
 
 /// The query string.
@@ -48,7 +71,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for WireQuery<T> {
     }
 }
 
-/// One id in the path. What does not parse cannot exist: 404, like any other stranger.
+/// One id or name in the path. What does not parse, or is no text, cannot exist: 404, like any other stranger.
 pub struct PathId<T>(pub T);
 
 impl<S: Send + Sync, T: std::str::FromStr + Send> FromRequestParts<S> for PathId<T> {

@@ -82,8 +82,8 @@ pub struct KeyObject {
     pub revoked_at: Option<i64>,
 }
 
-/// A key, in the one answer that shows its text.
-#[derive(Debug, Serialize, ToSchema)]
+/// A key, in the one answer that shows its text; so it does not print.
+#[derive(Serialize, ToSchema)]
 pub struct CreatedKeyObject {
     /// The key.
     #[serde(flatten)]

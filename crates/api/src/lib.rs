@@ -15,6 +15,8 @@ mod completions;
 mod endpoint;
 mod error;
 mod extract;
+#[cfg(debug_assertions)]
+mod faults;
 mod health;
 mod keys;
 mod matrix;
@@ -22,6 +24,7 @@ mod metrics;
 mod models;
 mod observe;
 mod openapi;
+mod refusal;
 mod runs;
 mod sources;
 mod state;
@@ -32,5 +35,7 @@ mod versions;
 mod wire;
 
 pub use endpoint::{Access, Endpoint};
+pub use metrics::Metrics;
 pub use openapi::document as openapi_document;
+pub use refusal::Refusal;
 pub use router::{endpoints, router};

@@ -15,6 +15,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::error::ApiError;
+use crate::observe::{NO_ROUTE, OTHER_METHOD};
 use crate::state::AppState;
 
 /// Content type of OpenMetrics 1.0.
@@ -27,7 +28,7 @@ const DURATION_BUCKETS: (f64, u16) = (0.001, 17);
 struct RequestLabels {
     /// Route pattern, never the path itself.
     route: String,
-    method: String,
+    method: &'static str,
     status: u16,
 }
 
@@ -90,11 +91,24 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Counts one answered request.
-    pub fn answered(&self, route: &str, method: &str, status: u16, duration: Duration) {
-        let (route, method) = (route.to_owned(), method.to_owned());
+    /// Counts one answered request. Route and method come from closed sets: whoever makes up others makes no series.
+    pub fn answered(&self, route: &str, method: &'static str, status: u16, duration: Duration) {
+        let route = route.to_owned();
         self.requests.get_or_create(&RequestLabels { route: route.clone(), method, status }).inc();
         self.durations.get_or_create(&RouteLabels { route }).observe(duration.as_secs_f64());
+    }
+
+    /// Counts a request that was refused before it could be read, so that no route was asked.
+    pub fn refused(&self, status: u16) {
+        let labels = RequestLabels { route: NO_ROUTE.to_owned(), method: OTHER_METHOD, status };
+        self.requests.get_or_create(&labels).inc();
+    }
+
+    /// All of it as text.
+    pub(crate) fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut body = String::new();
+        text::encode(&mut body, &self.registry)?;
+        Ok(body)
     }
 }
 
@@ -109,8 +123,7 @@ pub async fn read_metrics(State(state): State<AppState>) -> Result<Response, Api
     engine.adapter_bytes.set(stats.adapter_bytes.cast_signed() as i64);
     engine.prompt_tokens.set(stats.prompt_tokens);
     engine.completion_tokens.set(stats.completion_tokens);
-    let mut body = String::new();
-    text::encode(&mut body, &state.metrics.registry).map_err(|_| {
+    let body = state.metrics.encode().map_err(|_| {
         ApiError::with_status(
             axum::http::StatusCode::INTERNAL_SERVER_ERROR,
             "The metrics could not be written as text.",

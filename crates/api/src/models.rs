@@ -2,12 +2,13 @@
 
 use atelier_platform::{ModelInfo, Platform};
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::caller::Authenticated;
 use crate::error::ApiError;
+use crate::extract::PathId;
 use crate::wire::list_object;
 
 /// A model, as OpenAI describes one.
@@ -41,7 +42,7 @@ pub async fn list_models(
 pub async fn get_model(
     State(platform): State<Platform>,
     Authenticated(caller): Authenticated,
-    Path(id): Path<String>,
+    PathId(id): PathId<String>,
 ) -> Result<Json<ModelObject>, ApiError> {
     Ok(Json(model_object(platform.get_model(&caller, &id).await?)))
 }

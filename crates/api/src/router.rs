@@ -230,10 +230,10 @@ fn anybodys() -> Vec<Endpoint> {
     ]
 }
 
-/// The whole server as one router.
-pub fn router(platform: Platform) -> Router {
-    let state = AppState { platform, metrics: Arc::new(Metrics::default()) };
-    endpoints()
+/// The whole server as one router, which counts in `metrics`.
+pub fn router(platform: Platform, metrics: Arc<Metrics>) -> Router {
+    let state = AppState { platform, metrics };
+    let routes = endpoints()
         .into_iter()
         .fold(Router::new(), Endpoint::mount)
         .fallback(async || {
@@ -245,7 +245,10 @@ pub fn router(platform: Platform) -> Router {
                 "This URL does not take that method. GET /v1/openapi.json lists what there is.",
                 "method_not_allowed",
             )
-        })
+        });
+    #[cfg(debug_assertions)]
+    let routes = routes.layer(middleware::from_fn(crate::faults::provoke));
+    routes
         .layer(DefaultBodyLimit::max(limits::REQUEST_BODY_BYTES_MAX))
         .layer(RequestBodyTimeoutLayer::new(limits::REQUEST_BODY_PAUSE_MAX))
         .layer(RequestBodyDeadlineLayer::new(limits::REQUEST_BODY_TIMEOUT))

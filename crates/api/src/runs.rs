@@ -5,7 +5,9 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use atelier_domain::{RunId, SourceId, limits};
-use atelier_platform::{LearnOptions, Platform, RunEvent, RunKind, RunRecord, RunState, StartRun, run_kind};
+use atelier_platform::{
+    Admission, LearnOptions, Platform, PlatformError, RunEvent, RunKind, RunRecord, RunState, StartRun, run_kind,
+};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -18,7 +20,7 @@ use utoipa::ToSchema;
 
 use crate::caller::Authenticated;
 use crate::error::ApiError;
-use crate::extract::{PathId, WireJson, WireQuery};
+use crate::extract::{PathId, WireJson, WireQuery, object};
 use crate::wire::list_object;
 
 /// Time between two looks at a run that is followed.
@@ -34,7 +36,7 @@ pub struct CreateRunRequest {
     #[serde(default)]
     pub kind: KindWord,
     /// The recipe's numbers where others are wanted: rank, alpha, dropout, learning_rate, epochs, seed.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     #[schema(value_type = Object)]
     pub options: LearnOptions,
 }
@@ -59,7 +61,7 @@ pub struct RunObject {
     pub object: &'static str,
     /// `learn` or `evaluate`.
     pub kind: &'static str,
-    /// `queued`, `running`, then `live`, `refused`, `succeeded`, `failed` or `cancelled`.
+    /// `queued`, `running`, `cancelling`, then `live`, `refused`, `succeeded`, `failed` or `cancelled`.
     pub status: &'static str,
     /// The source.
     pub source: String,
@@ -177,14 +179,16 @@ pub async fn list_run_events(
     PathId(id): PathId<RunId>,
     WireQuery(query): WireQuery<EventsQuery>,
 ) -> Result<Response, ApiError> {
+    let following = if query.stream { Some(platform.follow(&caller)?) } else { None };
     let events = platform.run_events(&caller, id, query.after).await?;
-    if !query.stream {
+    let Some(following) = following else {
         // A full page: what comes after it is asked for by the last number on it.
         let has_more = events.len() >= limits::PAGE_ROWS_MAX;
         let data = events.into_iter().map(event_object).collect();
         return Ok(Json(RunEventList { has_more, ..RunEventList::whole(data) }).into_response());
-    }
-    let follower = Follower { platform, caller, id, after: query.after, waiting: events.into(), ended: false };
+    };
+    let (waiting, state) = (events.into(), Following::Looking);
+    let follower = Follower { platform, caller, id, after: query.after, waiting, state, _following: following };
     let body = stream::unfold(follower, |mut follower| async move {
         let frame = follower.next().await?;
         Some((Ok::<Event, Infallible>(frame), follower))
@@ -199,7 +203,16 @@ struct Follower {
     id: RunId,
     after: u64,
     waiting: VecDeque<RunEvent>,
-    ended: bool,
+    state: Following,
+    _following: Admission,
+}
+
+/// How far a follower is.
+enum Following {
+    Looking,
+    /// All is said but the last frame.
+    Closing,
+    Closed,
 }
 
 impl Follower {
@@ -209,22 +222,37 @@ impl Follower {
                 self.after = event.sequence;
                 return Some(Event::default().json_data(event_object(event)).unwrap_or_default());
             }
-            if self.ended {
-                return None;
-            }
-            // A key that was revoked meanwhile follows no further.
-            self.caller = self.platform.renew(&self.caller).await.ok()?;
-            // The state before the events: what a run says last is written before it ends.
-            let run = self.platform.get_run(&self.caller, self.id).await.ok()?;
-            self.waiting = self.platform.run_events(&self.caller, self.id, self.after).await.ok()?.into();
-            if self.waiting.is_empty() {
-                if !matches!(run.state, RunState::Queued | RunState::Running) {
-                    self.ended = true;
+            match self.state {
+                Following::Closed => return None,
+                Following::Closing => {
+                    self.state = Following::Closed;
                     return Some(Event::default().data("[DONE]"));
                 }
-                tokio::time::sleep(FOLLOW_INTERVAL).await;
+                Following::Looking => {}
+            }
+            match self.look().await {
+                Ok(has_ended) if !self.waiting.is_empty() || !has_ended => {}
+                Ok(_) => self.state = Following::Closing,
+                Err(error) => {
+                    self.state = Following::Closing;
+                    return Some(Event::default().json_data(ApiError::from(error).body()).unwrap_or_default());
+                }
             }
         }
+    }
+
+    /// Takes what happened since; waits a moment if that is nothing. Whether the run has ended.
+    async fn look(&mut self) -> Result<bool, PlatformError> {
+        // A key that was revoked meanwhile follows no further.
+        self.caller = self.platform.renew(&self.caller).await?;
+        // The state before the events: what a run says last is written before it ends.
+        let run = self.platform.get_run(&self.caller, self.id).await?;
+        self.waiting = self.platform.run_events(&self.caller, self.id, self.after).await?.into();
+        let has_ended = !matches!(run.state, RunState::Queued | RunState::Running);
+        if self.waiting.is_empty() && !has_ended {
+            tokio::time::sleep(FOLLOW_INTERVAL).await;
+        }
+        Ok(has_ended)
     }
 }
 
@@ -235,6 +263,7 @@ fn run_object(run: RunRecord) -> RunObject {
         kind: run_kind(&run).as_str(),
         status: match run.state {
             RunState::Queued => "queued",
+            RunState::Running if run.cancel_requested => "cancelling",
             RunState::Running => "running",
             RunState::Live => "live",
             RunState::Succeeded => "succeeded",

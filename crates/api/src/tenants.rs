@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use atelier_domain::{Plan, Separation, Timestamp};
 use atelier_platform::{Erasure, Platform, TenantChange, TenantRecord};
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::caller::Authenticated;
 use crate::error::ApiError;
-use crate::extract::{WireJson, WireQuery};
+use crate::extract::{PathId, WireJson, WireQuery};
 use crate::keys::{CreatedKeyObject, created_key_object, named};
 use crate::wire::{list_object, page_has_more};
 
@@ -115,7 +115,7 @@ pub struct TenantObject {
 }
 
 /// A tenant that was just created, with its first key.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub struct CreatedTenantObject {
     /// The tenant.
     #[serde(flatten)]
@@ -154,7 +154,7 @@ pub async fn list_tenants(
 pub async fn get_tenant(
     State(platform): State<Platform>,
     Authenticated(caller): Authenticated,
-    Path(tenant): Path<String>,
+    PathId(tenant): PathId<String>,
 ) -> Result<Json<TenantObject>, ApiError> {
     Ok(Json(tenant_object(platform.get_tenant(&caller, &tenant).await?)))
 }
@@ -163,7 +163,7 @@ pub async fn get_tenant(
 pub async fn update_tenant(
     State(platform): State<Platform>,
     Authenticated(caller): Authenticated,
-    Path(tenant): Path<String>,
+    PathId(tenant): PathId<String>,
     WireJson(body): WireJson<UpdateTenantRequest>,
 ) -> Result<Json<TenantObject>, ApiError> {
     let change = TenantChange {
@@ -179,7 +179,7 @@ pub async fn update_tenant(
 pub async fn delete_tenant(
     State(platform): State<Platform>,
     Authenticated(caller): Authenticated,
-    Path(tenant): Path<String>,
+    PathId(tenant): PathId<String>,
 ) -> Result<Json<DeletedTenantObject>, ApiError> {
     let erasure = platform.delete_tenant(&caller, &tenant).await?;
     let id = erasure.tenant.to_string();
@@ -202,7 +202,7 @@ pub async fn list_erasures(
 pub async fn rotate_key(
     State(platform): State<Platform>,
     Authenticated(caller): Authenticated,
-    Path(tenant): Path<String>,
+    PathId(tenant): PathId<String>,
 ) -> Result<(StatusCode, Json<CreatedKeyObject>), ApiError> {
     Ok((StatusCode::CREATED, Json(created_key_object(platform.rotate_key(&caller, &tenant).await?))))
 }

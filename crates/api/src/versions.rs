@@ -3,7 +3,7 @@
 use atelier_domain::VersionNumber;
 use atelier_platform::{AdapterFiles, Platform, VersionList as Versions};
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
@@ -99,7 +99,7 @@ pub async fn list_versions(
 pub async fn move_alias(
     State(platform): State<Platform>,
     Authenticated(caller): Authenticated,
-    Path(alias): Path<String>,
+    PathId(alias): PathId<String>,
     WireJson(body): WireJson<MoveAliasRequest>,
 ) -> Result<Json<VersionList>, ApiError> {
     let target = match body.version {

@@ -94,6 +94,35 @@ pub const KINDS: &[Kind] = &[
         unit: "req/s",
         method: "GET /healthz over 16 connections: what HTTP alone costs, client included",
     },
+    Kind {
+        name: "walls.requests",
+        unit: "req/s",
+        method: "a server for each wall (one from before them, SQLite files, PostgreSQL pooled, schemas, databases), a \
+                 model of next to no cost, one token of a tenant on `tuned`, one key, 16 connections kept alive, the \
+                 servers loaded in turn: answered / time, median of the rounds",
+    },
+    Kind {
+        name: "walls.p99",
+        unit: "ms",
+        method: "99th percentile of those requests of all rounds, seen by the client",
+    },
+    Kind {
+        name: "walls.ratio",
+        unit: "",
+        method: "requests/s of a round by those of the first server in the same round, median of the rounds",
+    },
+    Kind {
+        name: "walls.cold.requests",
+        unit: "req/s",
+        method: "the same for the first request of each of many tenants after a start, so that neither key nor place is \
+                 in memory: answered / time, median of the rounds, a start each",
+    },
+    Kind { name: "walls.cold.p99", unit: "ms", method: "99th percentile of those requests of all rounds" },
+    Kind {
+        name: "walls.cold.ratio",
+        unit: "",
+        method: "requests/s of a round by those of the first server in the same round, median of the rounds",
+    },
 ];
 
 /// The kind of that name.

@@ -1,8 +1,8 @@
 //! `atelier-bench speed`: every figure of serving and training speed.
 
 mod adapters;
-mod client;
-mod gateway;
+pub mod client;
+pub mod gateway;
 mod streams;
 mod training;
 
@@ -151,7 +151,8 @@ fn measure_model(
     for (format, weights) in [(WeightFormat::Bf16, "bf16"), (WeightFormat::Int8, "int8")] {
         // Training is measured once: its forward pass is the only part that the format changes.
         let trains = format == WeightFormat::Bf16 && selection.has(&name, weights, "training");
-        let serves = selection.has_any(&name, weights, |kind| !kind.starts_with("gateway.") && kind != "training");
+        let elsewhere = |kind: &str| kind.starts_with("gateway.") || kind.starts_with("walls.") || kind == "training";
+        let serves = selection.has_any(&name, weights, |kind| !elsewhere(kind));
         if !trains && !serves {
             continue;
         }

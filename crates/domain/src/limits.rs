@@ -32,9 +32,20 @@ pub const KEY_LAST_USED_INTERVAL: Duration = Duration::from_secs(60);
 
 // Connections.
 
-/// Connections open at once, each with a file handle and some 100 KiB of buffers; further ones wait in the kernel's
-/// queue. A thousand editors, each of which keeps one.
+/// Connections open at once, each with a file handle and some 100 KiB of buffers; whoever comes then takes the place of
+/// one that waits. A thousand editors, each of which keeps one.
 pub const CONNECTIONS_MAX: usize = 1_024;
+/// Connections beyond those while all are at work: in them the server's health can be asked for, and everybody else is
+/// told to come back. As many as probes and their retries need.
+pub const CONNECTIONS_SPARE: usize = 16;
+/// How long a connection may wait for a head before it must give its place to another where none is free: a request is
+/// on its way by then.
+pub const CONNECTION_WAIT_MIN: Duration = Duration::from_secs(1);
+/// How long a connection in a spare place may take to send its request's head.
+pub const SPARE_HEAD_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a client that sends no more, and may be gone, is still answered: a short answer is on its way by then, and
+/// of a long one not many tokens are made for nobody.
+pub const HALF_CLOSE_GRACE: Duration = Duration::from_secs(2);
 /// How long a TLS handshake may take: four messages, even over a satellite.
 pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection may take to send a request's head, and how long it may lie idle before the next: longer than
@@ -69,6 +80,8 @@ pub const COMPLETION_TOKENS_MAX: u32 = 2_048;
 pub const TEMPERATURE_MAX: f32 = 2.0;
 /// Completion requests of one tenant that run or wait at once: a team's editors, not a whole queue.
 pub const TENANT_REQUESTS_MAX: usize = 64;
+/// Streams of run events of one tenant at once: each asks the database four times a second.
+pub const TENANT_FOLLOWERS_MAX: usize = 32;
 /// Events of a stream that wait for a slow client; more wait in the engine, which keeps all that a request can have.
 pub const STREAM_EVENTS_MAX: usize = 64;
 /// How long streams may go on once the server is told to stop; then they are cut and settled.
@@ -164,6 +177,9 @@ pub const USAGE_GROUP_ROWS_MAX: usize = 256;
 pub const USAGE_QUEUE_ROWS_MAX: usize = 4_096;
 /// Generated tokens between two checkpoints of a stream: the most that a crash leaves unbilled.
 pub const USAGE_CHECKPOINT_TOKENS: u64 = 64;
+/// Tokens that a stream may have made beyond what the ledger holds of it, while that cannot be written: then it is cut.
+/// Two checkpoints' worth.
+pub const USAGE_UNWRITTEN_TOKENS_MAX: u64 = 128;
 /// Time between two checkpoints of a stream.
 pub const USAGE_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 /// Buckets of one minute in one usage answer, as OpenAI's API has it.
@@ -222,6 +238,11 @@ pub const SEAL_INLINE_BYTES_MAX: usize = MIB;
 pub const SEALING_ROWS_MAX: usize = 200;
 /// How often a group of the ledger is tried again when the database had others before it.
 pub const LEDGER_ATTEMPTS_MAX: usize = 5;
+/// How long the ledger waits before it tries again what could not be written; doubled each time, up to
+/// [`LEDGER_RETRY_PAUSE_MAX`].
+pub const LEDGER_RETRY_PAUSE_MIN: Duration = Duration::from_millis(100);
+/// How long it waits at most: so soon after there is room again it is written, and new requests are taken.
+pub const LEDGER_RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// How long a statement waits for a lock or a connection before it fails.
 pub const DATABASE_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -236,6 +257,7 @@ const _: () = {
     assert!(CHOICES_PER_REQUEST_MAX <= QUEUE_LENGTH_MAX, "a lone request must fit the queue");
     assert!(SLOTS_MAX + PREFILL_CHUNK_TOKENS <= STEP_TOKEN_BUDGET, "decoding must not starve prefill");
     assert!(USAGE_GROUP_ROWS_MAX <= USAGE_QUEUE_ROWS_MAX);
+    assert!(USAGE_UNWRITTEN_TOKENS_MAX >= USAGE_CHECKPOINT_TOKENS, "a stream is cut by a checkpoint that failed");
     assert!(AUDIT_NOTES_PER_TENANT_MAX * 16 <= AUDIT_NOTES_MAX, "one tenant's refusals leave room for others'");
     assert!(SOURCE_FILE_BYTES_MAX <= SOURCE_UNPACKED_BYTES_MAX);
     assert!(REQUEST_BODY_BYTES_MAX < SOURCE_ARCHIVE_BYTES_MAX);

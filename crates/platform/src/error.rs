@@ -101,14 +101,56 @@ pub enum PlatformError {
         what: &'static str,
         /// Where and why.
         #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: Unreadable,
     },
-    /// A task of ours ended in a panic.
+    /// A task of ours ended without a result.
     #[error("a task of the server failed")]
-    Task(#[source] tokio::task::JoinError),
+    Task(#[source] TaskEnd),
     /// The system gave no random bytes.
     #[error("the system gave no random bytes")]
     Random(#[source] getrandom::Error),
+}
+
+/// Why a stored document could not be read: the kind and the place of the fault. The text of the parser's own error
+/// would quote what it found, which is a tenant's.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+pub enum Unreadable {
+    /// It is not the JSON that it should be.
+    #[error("{category:?} error at line {line}, column {column}")]
+    Json {
+        /// Syntax, data or end.
+        category: serde_json::error::Category,
+        /// From 1 upwards.
+        line: usize,
+        /// From 1 upwards.
+        column: usize,
+    },
+    /// It cannot be unpacked.
+    #[error("{0}")]
+    Io(std::io::ErrorKind),
+}
+
+impl From<serde_json::Error> for Unreadable {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Json { category: error.classify(), line: error.line(), column: error.column() }
+    }
+}
+
+impl From<std::io::Error> for Unreadable {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error.kind())
+    }
+}
+
+/// How a task ended that gave no result. What a panic said may quote a request, so it is not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TaskEnd {
+    /// In a panic.
+    #[error("it panicked")]
+    Panicked,
+    /// Its runtime ended first.
+    #[error("it was cut short")]
+    Cancelled,
 }
 
 /// What kind of trouble an error is, for whoever speaks to the client.
@@ -188,6 +230,33 @@ impl PlatformError {
         Self::Invalid { message: message.into(), param: param.into(), code: code.into() }
     }
 
+    /// The same for whoever starts a server or looks at its data: that is the operator, to whom places are named.
+    pub(crate) fn at_start(error: StoreError) -> Self {
+        match error {
+            StoreError::Damaged { .. } | StoreError::NotFound { .. } => Self::Store(error),
+            error => error.into(),
+        }
+    }
+
+    /// What became of a task that gave no result.
+    #[must_use]
+    pub fn task(end: tokio::task::JoinError) -> Self {
+        Self::Task(if end.is_panic() { TaskEnd::Panicked } else { TaskEnd::Cancelled })
+    }
+
+    /// What may be said of it to a client that reads it later, as with a run: nothing of the inside.
+    pub(crate) fn public_message(&self) -> String {
+        match self {
+            Self::Train(error) => error.to_string(),
+            _ if self.kind() != ErrorKind::Internal => self.to_string(),
+            _ => {
+                "The server had an error while it worked on this. Try again; if it persists, tell the operator the id \
+                  of the run."
+                    .to_owned()
+            }
+        }
+    }
+
     pub(crate) fn model_not_found(model: &str) -> Self {
         // The words of OpenAI's API, which clients show as they are.
         let message = format!("The model `{model}` does not exist or you do not have access to it.");
@@ -254,6 +323,19 @@ impl From<StoreError> for PlatformError {
                 message: "The server's disk is full. Its operator must make room; nothing was changed.",
                 retry_after_ms: RETRY_AFTER_MS,
             },
+            StoreError::LedgerBehind => Self::Overloaded {
+                message: "The server cannot write down what is used, so it completes nothing until it can. Its operator \
+                          must look at its disk and database; try again in a moment.",
+                retry_after_ms: RETRY_AFTER_MS,
+            },
+            StoreError::Damaged { .. } => {
+                tracing::error!(error = &error as &dyn std::error::Error, "rows that are needed cannot be read");
+                Self::Overloaded {
+                    message: "This organization's data cannot be read at present. Whoever runs this server must put it \
+                              back from a backup.",
+                    retry_after_ms: RETRY_AFTER_MS,
+                }
+            }
             StoreError::ShuttingDown => Self::closing(),
             StoreError::Busy => Self::Overloaded {
                 message: "The database is busy; nothing was changed. Try again in a moment.",

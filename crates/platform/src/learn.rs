@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::PlatformError;
+use crate::limits::Admission;
 use crate::models::tenant_of;
 use crate::pipeline::ingest;
 use crate::pipeline::publish::DataManifest;
@@ -194,6 +195,16 @@ impl Platform {
         Ok(self.store().run_events(&grant, run, after, limits::PAGE_ROWS_MAX).await?)
     }
 
+    /// The right to follow a run for as long as this is held.
+    ///
+    /// # Errors
+    /// When the caller may not, or as many follow already as may.
+    pub fn follow(&self, caller: &Caller) -> Result<Admission, PlatformError> {
+        let tenant = tenant_of(caller)?;
+        let _allowed = caller.grant(right::ReadRuns { tenant })?;
+        self.followers().admit(tenant)
+    }
+
     /// Stops a run; what is served stays.
     ///
     /// # Errors
@@ -225,7 +236,7 @@ impl Platform {
         };
         tokio::task::spawn_blocking(cut_again)
             .await
-            .map_err(PlatformError::Task)?
+            .map_err(PlatformError::task)?
             .map_err(|source: std::io::Error| PlatformError::Stored { what: "source", source: source.into() })
     }
 

@@ -44,15 +44,16 @@ pub use atelier_store::{
 pub use atelier_trainer::{EvalCard, Interval, ItemLoss, SourceFile, mean_loss, paired_ci95};
 
 pub use completions::{CompletionRequest, Prompt};
-pub use error::{ErrorKind, PlatformError};
+pub use error::{ErrorKind, PlatformError, TaskEnd, Unreadable};
 pub use keys::{ChangeKey, MakeKey};
 pub use learn::{LearnOptions, RunKind, StartRun, run_kind};
+pub use limits::Admission;
 pub use models::ModelInfo;
 pub use pipeline::evaluate::held_out_losses;
 pub use pipeline::{RunResult, pack_folder};
 pub use platform::{
-    BaseInfo, Opened, Platform, PlatformOptions, PlatformStats, inspect_base, inspect_root_key, inspect_walls,
-    rotate_keys,
+    BaseInfo, Opened, Platform, PlatformOptions, PlatformStats, Readiness, inspect_base, inspect_root_key,
+    inspect_walls, rotate_keys,
 };
 pub use stream::{CompletionEvent, CompletionStream, TokenLogprobText, Usage};
 pub use tenants::{CreatedTenant, TenantChange};

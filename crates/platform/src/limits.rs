@@ -1,4 +1,4 @@
-//! Who may run how much at once. Today one cap, on concurrent requests; rates and budgets come through the same type.
+//! Who may run how much at once: caps on what is concurrent; rates and budgets come through the same type.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,27 +11,45 @@ use crate::error::PlatformError;
 /// When a tenant at its cap should come back: about the time of one short completion.
 const RETRY_AFTER_MS: u64 = 250;
 
-/// Counts what runs, by tenant.
-#[derive(Debug, Default)]
+/// Counts what runs of one kind, by tenant.
+#[derive(Debug)]
 pub(crate) struct Limits {
+    /// What is counted, for people.
+    what: &'static str,
+    /// How many of them one tenant may have.
+    max: usize,
     running: Mutex<HashMap<TenantId, usize>>,
 }
 
-/// The right to run one request now; given back when dropped.
+/// The right to run one more now; given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Admission {
+pub struct Admission {
     limits: Arc<Limits>,
     tenant: TenantId,
 }
 
 impl Limits {
+    /// Completion requests.
+    pub(crate) fn of_requests() -> Self {
+        Self::new("requests", limits::TENANT_REQUESTS_MAX)
+    }
+
+    /// Streams of run events.
+    pub(crate) fn of_followers() -> Self {
+        Self::new("streams of run events", limits::TENANT_FOLLOWERS_MAX)
+    }
+
+    fn new(what: &'static str, max: usize) -> Self {
+        Self { what, max, running: Mutex::default() }
+    }
+
     pub(crate) fn admit(self: &Arc<Self>, tenant: TenantId) -> Result<Admission, PlatformError> {
         let mut running = self.running.lock();
         let count = running.entry(tenant).or_default();
-        if *count >= limits::TENANT_REQUESTS_MAX {
+        if *count >= self.max {
             let message = format!(
-                "Rate limit reached: {} requests of this organization are running, which is the most. Wait for one.",
-                limits::TENANT_REQUESTS_MAX
+                "Rate limit reached: {} {} of this organization are running, which is the most. Wait for one.",
+                self.max, self.what
             );
             return Err(PlatformError::TooManyRequests { message, retry_after_ms: RETRY_AFTER_MS });
         }
@@ -74,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_tenant_at_its_cap_waits_and_others_do_not() {
-        let limits = Arc::new(Limits::default());
+        let limits = Arc::new(Limits::of_requests());
         let held: Vec<Admission> = (0..limits::TENANT_REQUESTS_MAX).map(|_| limits.admit(tenant(1)).unwrap()).collect();
         let refused = limits.admit(tenant(1)).unwrap_err();
         assert!(matches!(refused.kind(), ErrorKind::TooManyRequests { .. }));

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use atelier_access::{Caller, right};
 use atelier_domain::{RequestId, TokenCounts, limits};
-use atelier_store::{NewReservation, Outcome, Reservation, Serving, Store};
+use atelier_store::{NewReservation, Outcome, Reservation, Serving, Store, StoreError};
 
 use crate::error::PlatformError;
 
@@ -14,8 +14,12 @@ use crate::error::PlatformError;
 pub(crate) struct Meter {
     store: Store,
     reservation: Reservation,
+    /// What is on disk.
     written: TokenCounts,
-    written_at: Instant,
+    /// When that was last tried.
+    tried_at: Instant,
+    /// Whether that failed.
+    failed: bool,
 }
 
 impl Meter {
@@ -28,28 +32,49 @@ impl Meter {
     ) -> Result<Self, PlatformError> {
         let grant = caller.grant(right::Meter { tenant: serving.tenant() })?;
         let reservation = store.reserve(&grant, NewReservation { request, serving }).await?;
-        Ok(Self { store: store.clone(), reservation, written: TokenCounts::default(), written_at: Instant::now() })
+        let (store, written) = (store.clone(), TokenCounts::default());
+        Ok(Self { store, reservation, written, tried_at: Instant::now(), failed: false })
     }
 
     /// Writes the count down if enough tokens or enough time have passed since it was last written.
-    pub(crate) async fn checkpoint(&mut self, counts: TokenCounts) {
-        let many = counts.output.saturating_sub(self.written.output) >= limits::USAGE_CHECKPOINT_TOKENS;
-        let late = counts != self.written && self.written_at.elapsed() >= limits::USAGE_CHECKPOINT_INTERVAL;
-        if !(many || late) {
-            return;
+    ///
+    /// # Errors
+    /// When it could not be written, and so much was made since it last could that the request must end: a crash would
+    /// lose that.
+    pub(crate) async fn checkpoint(&mut self, counts: TokenCounts) -> Result<(), PlatformError> {
+        let unwritten = counts.output.saturating_sub(self.written.output);
+        let late = self.tried_at.elapsed() >= limits::USAGE_CHECKPOINT_INTERVAL;
+        // What failed is not tried again at once: each token would.
+        let many = unwritten >= limits::USAGE_CHECKPOINT_TOKENS && !self.failed;
+        if many || (late && counts != self.written) {
+            let written = self.store.checkpoint(&self.reservation, counts).await;
+            (self.tried_at, self.failed) = (Instant::now(), written.is_err());
+            match written {
+                Ok(()) => self.written = counts,
+                Err(StoreError::LedgerBehind) => {}
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "a usage checkpoint was not written");
+                }
+            }
         }
-        (self.written, self.written_at) = (counts, Instant::now());
-        // A checkpoint that fails costs nothing but precision after a crash.
-        if let Err(error) = self.store.checkpoint(&self.reservation, counts).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "a usage checkpoint was not written");
+        if self.failed && unwritten > limits::USAGE_UNWRITTEN_TOKENS_MAX {
+            return Err(StoreError::LedgerBehind.into());
         }
+        Ok(())
     }
 
     /// Closes the book.
-    pub(crate) async fn settle(self, counts: TokenCounts, outcome: Outcome) {
-        if let Err(error) = self.store.settle(self.reservation, counts, outcome).await {
+    ///
+    /// # Errors
+    /// When that is not on disk yet: it will be as soon as it can be written, but nobody may be told so before.
+    pub(crate) async fn settle(self, counts: TokenCounts, outcome: Outcome) -> Result<(), PlatformError> {
+        let settled = self.store.settle(self.reservation, counts, outcome).await;
+        match &settled {
+            // The ledger says so itself, once for all.
+            Ok(()) | Err(StoreError::LedgerBehind) => {}
             // The row stays open, and the next start closes it with its last checkpoint.
-            tracing::error!(error = &error as &dyn std::error::Error, "a request could not be settled");
+            Err(error) => tracing::error!(error = error as &dyn std::error::Error, "a request could not be settled"),
         }
+        Ok(settled?)
     }
 }

@@ -74,7 +74,7 @@ impl PlatformOptions {
 /// # Errors
 /// When the database cannot be asked.
 pub async fn inspect_walls(data: &Path, database: &DatabaseOptions) -> Result<Option<Vec<String>>, PlatformError> {
-    let findings = atelier_store::inspect(data, database).await?;
+    let findings = atelier_store::inspect(data, database).await.map_err(PlatformError::at_start)?;
     Ok(findings.map(|findings| findings.iter().map(ToString::to_string).collect()))
 }
 
@@ -87,7 +87,7 @@ pub async fn inspect_root_key(
     database: &DatabaseOptions,
     root_key: &RootKeyOptions,
 ) -> Result<Option<String>, PlatformError> {
-    Ok(atelier_store::inspect_root_key(data, database, root_key).await?)
+    atelier_store::inspect_root_key(data, database, root_key).await.map_err(PlatformError::at_start)
 }
 
 /// Changes the root key and, where that is asked for, the keys of all data. No server may run on the data.
@@ -101,7 +101,7 @@ pub async fn rotate_keys(
     rotation: &KeyRotation,
 ) -> Result<(), PlatformError> {
     let options = OpenOptions { folder: data, database, root_key, erasure_log: None, clock: Arc::new(SystemClock) };
-    Ok(atelier_store::rotate_keys(options, rotation).await?)
+    atelier_store::rotate_keys(options, rotation).await.map_err(PlatformError::at_start)
 }
 
 /// An open platform.
@@ -132,6 +132,17 @@ pub struct BaseInfo {
     pub tier: String,
     /// Threads that do its arithmetic.
     pub threads: usize,
+}
+
+/// Whether a server takes requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// It does.
+    Ready,
+    /// It is closing.
+    Draining,
+    /// What is used cannot be written down, so nothing is completed until it can.
+    LedgerBehind,
 }
 
 /// Numbers about the engine, none about a tenant.
@@ -166,6 +177,7 @@ struct Inner {
     engine: Engine,
     adapters: Arc<Adapters>,
     limits: Arc<Limits>,
+    followers: Arc<Limits>,
     training_base: TrainingBase,
     source_roots: Vec<PathBuf>,
     /// Archives and folders that are being read.
@@ -210,7 +222,8 @@ impl Platform {
             erasure_log: options.erasure_log.clone(),
             clock,
         })
-        .await?;
+        .await
+        .map_err(PlatformError::at_start)?;
         let first_operator_key = store.bootstrap_operator_key().await?;
         let adapters = Arc::new(Adapters::new(store.clone(), Arc::clone(&base)));
         let engine = Engine::start(Arc::clone(&base), Arc::clone(&adapters) as _, options.engine.clone());
@@ -221,7 +234,8 @@ impl Platform {
             base,
             engine,
             adapters,
-            limits: Arc::default(),
+            limits: Arc::new(Limits::of_requests()),
+            followers: Arc::new(Limits::of_followers()),
             source_roots: options.source_roots,
             inspections: Semaphore::new(limits::SOURCE_INSPECTIONS_MAX),
             audit_checks: Semaphore::new(limits::AUDIT_CHECKS_MAX),
@@ -264,10 +278,14 @@ impl Platform {
         inner.store.close().await;
     }
 
-    /// Whether requests are taken.
+    /// Whether requests are taken, and why not.
     #[must_use]
-    pub fn ready(&self) -> bool {
-        self.inner.open.load(Ordering::Acquire)
+    pub fn readiness(&self) -> Readiness {
+        match (self.inner.open.load(Ordering::Acquire), self.inner.store.ledger_is_behind()) {
+            (false, _) => Readiness::Draining,
+            (true, true) => Readiness::LedgerBehind,
+            (true, false) => Readiness::Ready,
+        }
     }
 
     /// How busy the engine is.
@@ -318,7 +336,7 @@ impl Platform {
     }
 
     pub(crate) fn check_open(&self) -> Result<(), PlatformError> {
-        if self.ready() { Ok(()) } else { Err(PlatformError::closing()) }
+        if self.readiness() == Readiness::Draining { Err(PlatformError::closing()) } else { Ok(()) }
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -343,6 +361,10 @@ impl Platform {
 
     pub(crate) fn limits(&self) -> &Arc<Limits> {
         &self.inner.limits
+    }
+
+    pub(crate) fn followers(&self) -> &Arc<Limits> {
+        &self.inner.followers
     }
 
     pub(crate) fn source_roots(&self) -> &[PathBuf] {
@@ -407,7 +429,7 @@ async fn load_base(options: &PlatformOptions) -> Result<Arc<Model>, PlatformErro
     let load = LoadOptions { format: options.weight_format, with_backward: false };
     let model = tokio::task::spawn_blocking(move || Model::load(Arc::new(Compute::new(tier, threads)), &folder, load))
         .await
-        .map_err(PlatformError::Task)?
+        .map_err(PlatformError::task)?
         .map_err(PlatformError::Base)?;
     Ok(Arc::new(model))
 }

@@ -85,7 +85,7 @@ impl Platform {
     ) -> Result<Packed, PlatformError> {
         self.check_open()?;
         let _permit = self.inspections().acquire().await.map_err(|_| PlatformError::closing())?;
-        Ok(tokio::task::spawn_blocking(read).await.map_err(PlatformError::Task)??)
+        Ok(tokio::task::spawn_blocking(read).await.map_err(PlatformError::task)??)
     }
 
     async fn create_source(

@@ -3,6 +3,7 @@
 //! One detached task per request pumps. It goes on until the request is settled, whether or not anybody still reads.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 
 use atelier_domain::{RequestId, Timestamp, TokenCounts, limits};
@@ -43,8 +44,8 @@ pub struct Usage {
     pub cached_tokens: u64,
 }
 
-/// One step of a completion. After the last choice's `Finished` comes `Done`; after `Failed` comes nothing.
-#[derive(Debug)]
+/// One step of a completion. After the last choice's `Finished` comes `Done`; after `Failed` comes nothing. Its text
+/// does not print.
 pub enum CompletionEvent {
     /// More text of a choice.
     Text {
@@ -69,6 +70,17 @@ pub enum CompletionEvent {
     },
     /// The request ended early.
     Failed(PlatformError),
+}
+
+impl fmt::Debug for CompletionEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text { index, text, .. } => write!(f, "Text({index}, {} bytes)", text.len()),
+            Self::Finished { index, reason } => write!(f, "Finished({index}, {reason:?})"),
+            Self::Done { usage } => write!(f, "Done({usage:?})"),
+            Self::Failed(error) => write!(f, "Failed({error:?})"),
+        }
+    }
 }
 
 /// A running completion. Dropping it cancels the generation.
@@ -189,11 +201,11 @@ impl Pump {
             End::ClientGone => Outcome::Disconnected,
             End::Failed(_) => Outcome::Failed,
         };
-        meter.settle(counts, outcome).await;
-        let last = match end {
-            End::ClientGone => return,
-            End::Failed(error) => CompletionEvent::Failed(error),
-            End::Finished => CompletionEvent::Done {
+        let settled = meter.settle(counts, outcome).await;
+        let last = match (end, settled) {
+            (End::ClientGone, _) => return,
+            (End::Failed(error), _) | (End::Finished, Err(error)) => CompletionEvent::Failed(error),
+            (End::Finished, Ok(())) => CompletionEvent::Done {
                 usage: Usage {
                     prompt_tokens: counts.input,
                     completion_tokens: counts.output,
@@ -229,7 +241,9 @@ impl Pump {
                 },
                 _ = tick.tick() => {}
             }
-            self.meter.checkpoint(count(&self.choices)).await;
+            if let Err(error) = self.meter.checkpoint(count(&self.choices)).await {
+                return End::Failed(error);
+            }
         }
     }
 

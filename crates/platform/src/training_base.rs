@@ -36,7 +36,7 @@ impl TrainingBase {
         let folder = self.folder.clone();
         let model = tokio::task::spawn_blocking(move || Model::load(compute, &folder, options))
             .await
-            .map_err(PlatformError::Task)?
+            .map_err(PlatformError::task)?
             .map_err(PlatformError::Base)?;
         if model.digest() != self.expected {
             return Err(PlatformError::Conflict {

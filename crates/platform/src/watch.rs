@@ -146,7 +146,10 @@ impl Platform {
     /// # Errors
     /// When the key is revoked or past its time.
     pub async fn renew(&self, caller: &Caller) -> Result<Caller, PlatformError> {
-        Ok(self.store().renew(caller).await?)
+        match self.store().renew(caller).await {
+            Err(StoreError::Denied(Denied::NotAuthenticated)) => Err(PlatformError::KeyEnded),
+            renewed => Ok(renewed?),
+        }
     }
 
     async fn still_completes(&self, caller: &Caller) -> Result<(), StoreError> {

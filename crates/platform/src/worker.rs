@@ -223,7 +223,7 @@ impl Job {
         work: impl FnOnce() -> Result<T, JobError> + Send + 'static,
     ) -> Result<T, JobError> {
         self.check_wanted()?;
-        let made = tokio::task::spawn_blocking(work).await.map_err(PlatformError::Task)??;
+        let made = tokio::task::spawn_blocking(work).await.map_err(PlatformError::task)??;
         self.check_wanted()?;
         Ok(made)
     }
@@ -300,7 +300,7 @@ impl Job {
                 tracing::error!(run = %self.run.id, error = &error as &dyn std::error::Error, "a job failed");
                 let failure = RunFailure {
                     code: code_of(&error).to_owned(),
-                    message: error.to_string(),
+                    message: error.public_message(),
                     retry: is_worth_retrying(&error),
                 };
                 self.store.fail_run(grant, lease, failure).await.map(|_retried| ())

@@ -1,4 +1,4 @@
-//! The socket: where it may listen, who gets a connection, and what a connection may cost before a request is read.
+//! The socket: where it may listen, and who gets a connection.
 //!
 //! An address that others can reach is listened on only through [`Listen`], which asks for TLS or for the operator's
 //! word that a proxy speaks it.
@@ -9,18 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use atelier_domain::limits;
+use atelier_api::Metrics;
 use axum::Router;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite};
+use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio_rustls::TlsAcceptor;
+use tokio::sync::oneshot;
 
 use crate::cli::ListenArgs;
+use crate::connection::Connection;
+use crate::places::{Place, Places};
 use crate::tls::{Certificates, TlsFiles};
 
 /// Pause after the system gave no connection, as when file handles are used up: they come back as others close.
@@ -97,9 +94,8 @@ impl Listener {
     }
 
     /// Answers until told to stop, then lets open requests end.
-    pub async fn serve(self, router: Router, stopped: oneshot::Receiver<()>) {
-        let http = rules();
-        let places = Arc::new(Semaphore::new(limits::CONNECTIONS_MAX));
+    pub async fn serve(self, router: Router, metrics: Arc<Metrics>, stopped: oneshot::Receiver<()>) {
+        let places = Places::default();
         let open = GracefulShutdown::new();
         let mut stopped = pin!(stopped);
         loop {
@@ -109,15 +105,13 @@ impl Listener {
                 accepted = accept(&self.socket, &places) => accepted,
             };
             let connection = Connection {
-                http: http.clone(),
                 acceptor: self.certificates.as_ref().map(Certificates::acceptor),
-                service: TowerToHyperService::new(router.clone()),
+                router: router.clone(),
+                metrics: Arc::clone(&metrics),
                 watcher: open.watcher(),
+                place: Arc::clone(&place),
             };
-            tokio::spawn(async move {
-                connection.serve(socket).await;
-                drop(place);
-            });
+            place.belongs_to(tokio::spawn(connection.serve(socket)).abort_handle());
         }
         drop(self.socket);
         open.shutdown().await;
@@ -135,68 +129,18 @@ fn callable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-/// A place first, then a connection: who finds no place waits in the kernel and costs nothing here.
-async fn accept(socket: &TcpListener, places: &Arc<Semaphore>) -> (OwnedSemaphorePermit, TcpStream) {
-    let place = Arc::clone(places).acquire_owned().await.expect("nobody closes the semaphore");
+/// A connection first, then its place: only who comes makes another give way. Those after it wait in the kernel, and
+/// cost nothing here.
+async fn accept(socket: &TcpListener, places: &Places) -> (Arc<Place>, TcpStream) {
     loop {
         match socket.accept().await {
-            Ok((stream, _)) => return (place, stream),
+            Ok((stream, _)) => return (places.take().await, stream),
             Err(error) => {
                 tracing::warn!(%error, "no connection could be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
-}
-
-/// What hyper holds a connection to.
-fn rules() -> http1::Builder {
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(limits::REQUEST_HEAD_TIMEOUT)
-        .max_headers(limits::REQUEST_HEADERS_MAX)
-        .max_header_size(limits::REQUEST_HEAD_BYTES_MAX)
-        .max_buf_size(limits::CONNECTION_BUFFER_BYTES_MAX);
-    http
-}
-
-/// What serves one connection.
-struct Connection {
-    http: http1::Builder,
-    acceptor: Option<TlsAcceptor>,
-    service: TowerToHyperService<Router>,
-    watcher: Watcher,
-}
-
-impl Connection {
-    async fn serve(self, socket: TcpStream) {
-        if let Err(error) = set_options(&socket) {
-            tracing::debug!(%error, "a connection was closed before it began");
-            return;
-        }
-        let Some(acceptor) = self.acceptor.clone() else { return self.speak(socket).await };
-        match tokio::time::timeout(limits::TLS_HANDSHAKE_TIMEOUT, acceptor.accept(socket)).await {
-            Ok(Ok(stream)) => self.speak(stream).await,
-            // Whoever scans ports, or speaks plain HTTP, is worth no more.
-            Ok(Err(_)) | Err(_) => tracing::debug!("a TLS handshake did not come about"),
-        }
-    }
-
-    async fn speak<I: AsyncRead + AsyncWrite + Unpin + 'static>(self, io: I) {
-        let connection = self.http.serve_connection(TokioIo::new(io), self.service);
-        if let Err(error) = self.watcher.watch(connection).await {
-            // The error's text may quote a head.
-            tracing::debug!(is_timeout = error.is_timeout(), "a connection broke off");
-        }
-    }
-}
-
-/// Small frames go out at once, and a client that acknowledges nothing is given up.
-fn set_options(socket: &TcpStream) -> std::io::Result<()> {
-    socket.set_nodelay(true)?;
-    let stall_ms = u32::try_from(limits::CLIENT_STALL_MAX.as_millis()).unwrap_or(u32::MAX);
-    rustix::net::sockopt::set_tcp_user_timeout(socket, stall_ms)?;
-    Ok(())
 }
 
 #[cfg(test)]
@@ -236,15 +180,5 @@ mod tests {
         ] {
             assert_eq!(callable(bound.parse().unwrap()), called.parse().unwrap());
         }
-    }
-
-    #[tokio::test]
-    async fn a_connection_that_is_not_read_is_given_up() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        set_options(&client).unwrap();
-        assert!(client.nodelay().unwrap());
-        let stall = rustix::net::sockopt::tcp_user_timeout(&client).unwrap();
-        assert_eq!(u128::from(stall), limits::CLIENT_STALL_MAX.as_millis());
     }
 }

@@ -3,7 +3,6 @@
 //! `cli` says what can be asked, `serve` runs a server, `demo` shows the whole line, `commands` ask a running server
 //! over its API. Only this crate reads the environment.
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -11,13 +10,17 @@ use clap::Parser;
 mod cli;
 mod client;
 mod commands;
+mod connection;
 mod demo;
 mod environment;
 mod listen;
+mod log;
 mod output;
+mod places;
 mod process;
 mod serve;
 mod tls;
+mod wire;
 
 use cli::{Cli, Command};
 use output::Output;
@@ -28,7 +31,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // A server says what it answers; a story or a command's result is not interrupted by less than a warning.
-    start_log(if matches!(cli.command, Command::Serve(_)) { "warn,atelier=info" } else { "warn" });
+    log::start(if matches!(cli.command, Command::Serve(_)) { "warn,atelier=info" } else { "warn" });
     tls::install_cryptography();
     if matches!(cli.command, Command::Serve(_) | Command::Demo(_)) {
         process::prepare();
@@ -66,14 +69,4 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Doctor(args) => commands::doctor::run(data, args, output).await,
         Command::Openapi => commands::openapi::run(),
     }
-}
-
-fn start_log(default: &str) {
-    // The log goes to standard error, so that standard output stays for results.
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter(tracing_subscriber::EnvFilter::new(environment::log_filter(default)))
-        .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
 }

@@ -4,8 +4,10 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use atelier_api::Metrics;
 use atelier_platform::{DatabaseOptions, DatabaseUrls, Opened, Platform, PlatformOptions, RootKeyOptions};
 use serde_json::json;
 
@@ -58,9 +60,10 @@ impl Server {
         let url = listener.url().to_owned();
         let url_file = data.join(URL_FILE);
         fs::write(&url_file, format!("{url}\n"))?;
-        let router = atelier_api::router(platform.clone());
+        let metrics = Arc::new(Metrics::default());
+        let router = atelier_api::router(platform.clone(), Arc::clone(&metrics));
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let task = tokio::spawn(listener.serve(router, stopped));
+        let task = tokio::spawn(listener.serve(router, metrics, stopped));
         Ok(Self { platform, url, first_operator_key, url_file, stop, task })
     }
 

@@ -1,6 +1,8 @@
 //! What can go wrong in the store.
 
 use std::error::Error;
+use std::fmt;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -187,6 +189,21 @@ pub enum StoreError {
         #[source]
         source: Arc<dyn Error + Send + Sync>,
     },
+    /// The ledger cannot be written at present: what must be counted is not begun, and what was begun is kept and
+    /// written when it can be.
+    #[error("the usage ledger cannot be written at present")]
+    LedgerBehind,
+    /// Rows that should be there are not, or cannot be read. Whose they are is not served until they are back.
+    #[error("{place} {what}. Put it back from a backup")]
+    Damaged {
+        /// The file, or the part of a database.
+        place: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// What should be the address of a database is none. It may hold a password, so it is not repeated.
+    #[error("the database's address cannot be read: it must look like postgres://USER@HOST:PORT/DATABASE")]
+    BadAddress,
     /// The object store refused.
     #[error("the object store failed")]
     Blob {
@@ -215,8 +232,43 @@ impl StoreError {
     }
 
     pub(crate) fn blob(source: object_store::Error) -> Self {
-        if is_storage_full(&source) { Self::DiskFull } else { Self::Blob { source: Arc::new(source) } }
+        if is_storage_full(&source) { Self::DiskFull } else { Self::Blob { source: Arc::new(BlobFault::of(&source)) } }
     }
+
+    pub(crate) fn damaged(place: impl fmt::Display, what: impl Into<String>) -> Self {
+        Self::Damaged { place: place.to_string(), what: what.into() }
+    }
+}
+
+/// Why the object store refused, without the names of what is stored: those are a tenant's.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}{}", cause.map(|cause| format!(" ({cause})")).unwrap_or_default())]
+struct BlobFault {
+    what: &'static str,
+    cause: Option<ErrorKind>,
+}
+
+impl BlobFault {
+    fn of(error: &object_store::Error) -> Self {
+        use object_store::Error as E;
+        let what = match error {
+            E::NotFound { .. } => "a blob is missing",
+            E::AlreadyExists { .. } => "a blob is there already",
+            E::Precondition { .. } | E::NotModified { .. } => "a blob is not as it was expected",
+            E::PermissionDenied { .. } => "it denies the permission",
+            E::Unauthenticated { .. } => "it does not know who asks",
+            E::NotSupported { .. } | E::NotImplemented { .. } => "it cannot do that",
+            E::InvalidPath { .. } | E::UnknownConfigurationKey { .. } => "it is set up wrongly",
+            _ => "it failed inside",
+        };
+        let cause = causes(error).find_map(|cause| Some(cause.downcast_ref::<std::io::Error>()?.kind()));
+        Self { what, cause }
+    }
+}
+
+/// An error and its causes, outermost first.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
 }
 
 fn listed(findings: &[WallFinding]) -> String {
@@ -229,12 +281,7 @@ fn of_process(pid: Option<u32>) -> String {
 
 /// Whether "no space left on device" is anywhere among the causes.
 fn is_storage_full(error: &(dyn Error + 'static)) -> bool {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::StorageFull) {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+    causes(error)
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|error| error.kind() == ErrorKind::StorageFull)
 }

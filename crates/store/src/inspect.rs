@@ -6,7 +6,7 @@ use atelier_domain::{Separation, TenantId};
 
 use crate::error::StoreError;
 use crate::migrate;
-use crate::open::{CONTROL_FILE, DatabaseOptions, TENANTS_FOLDER};
+use crate::open::{CONTROL_FILE, DatabaseOptions, TENANTS_FOLDER, check_control_file};
 use crate::places::{self, CONTROL_SCHEMA, TENANTS_SCHEMA};
 use crate::root_key::{self, RootKeyOptions};
 use crate::sql::{Database, Scope, Server, values};
@@ -69,6 +69,7 @@ async fn inspect_fingerprint(
 
 async fn inspect_files(folder: &Path) -> Result<Option<Vec<WallFinding>>, StoreError> {
     let file = folder.join(CONTROL_FILE);
+    check_control_file(folder)?;
     if !file.exists() {
         return Ok(None);
     }

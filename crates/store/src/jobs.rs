@@ -23,6 +23,7 @@ use crate::blobs::AdapterBlob;
 use crate::data_keys::DataKeys;
 use crate::error::StoreError;
 use crate::open::{Store, random_bytes};
+use crate::places::unless_damaged;
 use crate::runs::{self, Progress, RunRecord, RunState};
 use crate::sql::{Row, Transaction, values};
 use crate::text_enum;
@@ -31,6 +32,8 @@ use crate::text_enum;
 const KIND_LEARN: &str = "learn";
 /// Hints that one claim looks at: more only matter when that many tenants' hints are stale at once.
 const CLAIM_HINTS_MAX: usize = 32;
+/// How long a job is left alone whose tenant's data is damaged: until a person may have looked at it.
+const DAMAGED_DELAY: Duration = Duration::from_secs(60);
 /// How long a hint may point to no job: its job's transaction may still be on its way.
 const HINT_ORPHAN_AGE: Duration = Duration::from_secs(60);
 
@@ -162,7 +165,12 @@ impl Store {
             ORDER BY due_at, job_id LIMIT $2";
         for hint in self.control().fetch_all(HINTS, values![self.now(), CLAIM_HINTS_MAX]).await? {
             let (tenant, job, due_at) = (hint.parsed("tenant_id")?, hint.parsed("job_id")?, hint.time("due_at")?);
-            match self.claim_one(grant, tenant, job).await? {
+            let Some(claim) = unless_damaged(tenant, self.claim_one(grant, tenant, job).await)? else {
+                // The others' jobs are not held up by it.
+                self.move_job_hint(tenant, job, self.now().plus(DAMAGED_DELAY)).await?;
+                continue;
+            };
+            match claim {
                 Claim::Claimed(claimed, until) => {
                     self.move_job_hint(tenant, job, until).await?;
                     return Ok(Some(*claimed));
@@ -524,7 +532,7 @@ impl Store {
         self.drop_checkpoint(lease.tenant, lease.job, checkpoint).await
     }
 
-    async fn drop_checkpoint(
+    pub(crate) async fn drop_checkpoint(
         &self,
         tenant: TenantId,
         job: JobId,
@@ -561,21 +569,12 @@ impl Store {
     /// At the start: only one server has the folder, so whoever held a lease is dead. Their jobs are due now, and the
     /// hints are made anew from the jobs.
     pub(crate) async fn recover_jobs(&self) -> Result<(), StoreError> {
-        const EXPIRE: &str =
-            "UPDATE jobs SET lease_until = $2 WHERE tenant_id = $1 AND state = 'running' AND lease_until > $2";
-        const OPEN: &str =
-            "SELECT id, due_at, lease_until FROM jobs WHERE tenant_id = $1 AND state IN ('queued', 'running')";
         const HINT: &str = "INSERT INTO job_hints (tenant_id, job_id, due_at) VALUES ($1, $2, $3)";
         let now = self.now();
         let mut hints = Vec::new();
         for tenant in self.living_tenant_ids().await? {
-            let mut transaction = self.tenant_database(tenant).await?.begin().await?;
-            transaction.execute(EXPIRE, values![tenant, now]).await?;
-            for row in transaction.fetch_all(OPEN, values![tenant]).await? {
-                let due_at = row.optional_time("lease_until")?.unwrap_or(row.time("due_at")?);
-                hints.push((tenant, row.parsed::<JobId>("id")?, due_at));
-            }
-            transaction.commit(Unrecorded::Job.permit()).await?;
+            let open = unless_damaged(tenant, self.expire_leases(tenant, now).await)?.unwrap_or_default();
+            hints.extend(open.into_iter().map(|(job, due_at)| (tenant, job, due_at)));
         }
         let mut transaction = self.control().begin().await?;
         transaction.execute("DELETE FROM job_hints", values![]).await?;
@@ -583,6 +582,24 @@ impl Store {
             transaction.execute(HINT, values![tenant, job, due_at]).await?;
         }
         transaction.commit(Unrecorded::Job.permit()).await
+    }
+
+    /// Ends all leases of a tenant; its open jobs and since when they are due.
+    async fn expire_leases(&self, tenant: TenantId, now: Timestamp) -> Result<Vec<(JobId, Timestamp)>, StoreError> {
+        const EXPIRE: &str =
+            "UPDATE jobs SET lease_until = $2 WHERE tenant_id = $1 AND state = 'running' AND lease_until > $2";
+        const OPEN: &str =
+            "SELECT id, due_at, lease_until FROM jobs WHERE tenant_id = $1 AND state IN ('queued', 'running')";
+        let mut transaction = self.tenant_database(tenant).await?.begin().await?;
+        transaction.execute(EXPIRE, values![tenant, now]).await?;
+        let rows = transaction.fetch_all(OPEN, values![tenant]).await?;
+        transaction.commit(Unrecorded::Job.permit()).await?;
+        rows.iter()
+            .map(|row| {
+                let due_at = row.optional_time("lease_until")?.unwrap_or(row.time("due_at")?);
+                Ok((row.parsed("id")?, due_at))
+            })
+            .collect()
     }
 }
 
@@ -597,6 +614,13 @@ pub(crate) struct JobRow {
     lease_token: Option<[u8; 16]>,
     lease_until: Option<Timestamp>,
     pub(crate) checkpoint: Option<Digest>,
+}
+
+impl JobRow {
+    /// Whether a worker has it whose lease is not over.
+    pub(crate) fn is_held(&self, now: Timestamp) -> bool {
+        self.state == JobState::Running && self.lease_until.is_some_and(|until| now < until)
+    }
 }
 
 pub(crate) async fn find(

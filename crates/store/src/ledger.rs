@@ -2,14 +2,24 @@
 //!
 //! While one group is being synced to disk the next gathers in the queue; so a lone writer waits for one sync, and many
 //! writers share one. What a call answered is on disk.
+//!
+//! When the disk is full or the database away, settlements are kept in memory and tried again until they are written.
+//! Meanwhile nothing new is accepted, and what runs is cut soon (see `Meter` of the platform): so what a client was told
+//! never goes far beyond what is on disk.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use atelier_domain::limits::{LEDGER_ATTEMPTS_MAX, USAGE_GROUP_ROWS_MAX, USAGE_QUEUE_ROWS_MAX};
+use atelier_domain::limits::{
+    LEDGER_ATTEMPTS_MAX, LEDGER_RETRY_PAUSE_MAX, LEDGER_RETRY_PAUSE_MIN, USAGE_GROUP_ROWS_MAX, USAGE_QUEUE_ROWS_MAX,
+};
 use atelier_domain::{Clock, KeyId, MicroUnits, Plan, RequestId, TenantId, Timestamp, TokenCounts, TokenPrice};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::audit::Unrecorded;
 use crate::error::StoreError;
@@ -21,6 +31,7 @@ use crate::usage::Outcome;
 pub(crate) struct Ledger {
     queue: mpsc::Sender<Entry>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    behind: Arc<AtomicBool>,
 }
 
 /// What a reservation puts into the ledger.
@@ -70,11 +81,27 @@ impl Ledger {
     /// Starts the writer; the database is closed when it ends.
     pub(crate) fn start(control: Database, clock: Arc<dyn Clock>) -> Self {
         let (queue, entries) = mpsc::channel(USAGE_QUEUE_ROWS_MAX);
-        let writer = tokio::spawn(write_groups(control, clock, entries));
-        Self { queue, writer: Mutex::new(Some(writer)) }
+        let behind = Arc::new(AtomicBool::new(false));
+        let writer = Writer {
+            control,
+            clock,
+            behind: Arc::clone(&behind),
+            owed: VecDeque::new(),
+            pause: LEDGER_RETRY_PAUSE_MIN,
+            retry_at: None,
+        };
+        Self { queue, writer: Mutex::new(Some(tokio::spawn(writer.run(entries)))), behind }
+    }
+
+    /// Whether it cannot be written at present.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.behind.load(Ordering::Acquire)
     }
 
     /// Writes a change and waits until it is on disk.
+    ///
+    /// # Errors
+    /// [`StoreError::LedgerBehind`]: a settlement is kept and written when it can be, anything else is refused.
     pub(crate) async fn write(&self, change: Change) -> Result<(), StoreError> {
         let (answer, answered) = oneshot::channel();
         self.queue.send(Entry::Write(change, Some(answer))).await.map_err(|_| StoreError::ShuttingDown)?;
@@ -113,71 +140,179 @@ impl Leaver {
     }
 }
 
-async fn write_groups(control: Database, clock: Arc<dyn Clock>, mut entries: mpsc::Receiver<Entry>) {
-    let mut gathered = Vec::with_capacity(USAGE_GROUP_ROWS_MAX);
-    let mut group = Vec::with_capacity(USAGE_GROUP_ROWS_MAX);
-    let mut closing = false;
-    while !closing && entries.recv_many(&mut gathered, USAGE_GROUP_ROWS_MAX).await > 0 {
-        for entry in gathered.drain(..) {
-            match entry {
-                Entry::Write(change, answer) => group.push((change, answer)),
-                Entry::Close => {
-                    closing = true;
-                    entries.close();
-                }
-            }
-        }
-        write_group(&control, clock.now(), &mut group).await;
-        if closing {
-            // What was sent before the channel closed is still answered for.
-            while let Ok(entry) = entries.try_recv() {
-                if let Entry::Write(change, answer) = entry {
-                    group.push((change, answer));
-                }
-            }
-            write_group(&control, clock.now(), &mut group).await;
-        }
-    }
-    control.close().await;
+/// The task that writes.
+struct Writer {
+    control: Database,
+    clock: Arc<dyn Clock>,
+    behind: Arc<AtomicBool>,
+    /// Settlements that could not be written, oldest first. There are never more than there were open reservations when
+    /// the writing failed: none is made until they are written.
+    owed: VecDeque<Change>,
+    /// How long to wait before the next attempt, once one has failed.
+    pause: Duration,
+    /// When that is; none while all is well.
+    retry_at: Option<Instant>,
 }
 
-/// Commits a group and answers for it.
-async fn write_group(control: &Database, now: Timestamp, group: &mut Vec<(Change, Option<Answer>)>) {
-    let mut written = commit_group(control, now, group).await;
-    for _ in 1..LEDGER_ATTEMPTS_MAX {
-        if !matches!(written, Err(StoreError::Busy)) {
-            break;
+impl Writer {
+    async fn run(mut self, mut entries: mpsc::Receiver<Entry>) {
+        let mut gathered = Vec::with_capacity(USAGE_GROUP_ROWS_MAX);
+        let mut group = Vec::with_capacity(USAGE_GROUP_ROWS_MAX);
+        let mut closing = false;
+        while !closing && self.receive(&mut entries, &mut gathered).await {
+            for entry in gathered.drain(..) {
+                match entry {
+                    Entry::Write(change, answer) => group.push((change, answer)),
+                    Entry::Close => {
+                        closing = true;
+                        entries.close();
+                    }
+                }
+            }
+            self.write(&mut group).await;
+            if closing {
+                // What was sent before the channel closed is still answered for.
+                while let Ok(entry) = entries.try_recv() {
+                    if let Entry::Write(change, answer) = entry {
+                        group.push((change, answer));
+                    }
+                }
+                self.write(&mut group).await;
+            }
         }
-        written = commit_group(control, now, group).await;
+        self.give_up().await;
+        self.control.close().await;
     }
-    if let Err(error) = &written {
-        tracing::error!(error = error as &dyn std::error::Error, "a group of the usage ledger was not written");
-    }
-    for (at, (_, answer)) in group.drain(..).enumerate() {
-        let result = match &written {
-            Ok(results) => results[at].clone(),
-            Err(error) => Err(error.clone()),
+
+    /// Waits for changes, or until it is time to try again. False when nobody can send any more.
+    async fn receive(&mut self, entries: &mut mpsc::Receiver<Entry>, gathered: &mut Vec<Entry>) -> bool {
+        let Some(retry_at) = self.retry_at else {
+            return entries.recv_many(gathered, USAGE_GROUP_ROWS_MAX).await > 0;
         };
-        if let Some(answer) = answer {
-            // Whoever asked may be gone: their reservation has left a settlement behind then.
-            let _ = answer.send(result);
+        tokio::select! {
+            biased;
+            () = tokio::time::sleep_until(retry_at) => {
+                self.catch_up().await;
+                true
+            }
+            received = entries.recv_many(gathered, USAGE_GROUP_ROWS_MAX) => received > 0,
         }
+    }
+
+    /// Commits a group and answers for it. What cannot be written is refused, but for settlements: those are kept.
+    async fn write(&mut self, group: &mut Vec<(Change, Option<Answer>)>) {
+        if group.is_empty() {
+            return;
+        }
+        let written = match self.retry_at {
+            Some(_) => Err(StoreError::LedgerBehind),
+            None => self.commit(group.iter().map(|(change, _)| change)).await,
+        };
+        if let (Err(error), None) = (&written, self.retry_at) {
+            tracing::error!(error = error as &dyn std::error::Error, "the usage ledger cannot be written");
+            self.fall_behind();
+        }
+        for (at, (change, answer)) in group.drain(..).enumerate() {
+            let result = match &written {
+                Ok(results) => results[at].clone(),
+                Err(error) => Err(self.keep(change, error)),
+            };
+            if let Some(answer) = answer {
+                // Whoever asked may be gone: their reservation has left a settlement behind then.
+                let _ = answer.send(result);
+            }
+        }
+    }
+
+    /// Keeps what must not be lost; says what its sender is told.
+    fn keep(&mut self, change: Change, error: &StoreError) -> StoreError {
+        match (change, error) {
+            (change @ Change::Settle { .. }, _) => {
+                self.owed.push_back(change);
+                StoreError::LedgerBehind
+            }
+            // The database may have got it, and its answer been lost: then it must not stay open. If not, this is nothing.
+            (Change::Reserve(row), StoreError::Unreachable { .. }) => {
+                let (tokens, outcome) = (TokenCounts::default(), Outcome::Failed);
+                self.owed.push_back(Change::Settle {
+                    request: row.request,
+                    tokens,
+                    cost: row.price.cost(tokens),
+                    outcome,
+                });
+                error.clone()
+            }
+            _ => error.clone(),
+        }
+    }
+
+    /// From here on nothing new is begun until [`Writer::catch_up`] succeeds.
+    fn fall_behind(&mut self) {
+        self.behind.store(true, Ordering::Release);
+        self.retry_at = Some(Instant::now() + self.pause);
+        self.pause = (self.pause * 2).min(LEDGER_RETRY_PAUSE_MAX);
+    }
+
+    /// Writes what is owed. Where nothing is, the next change tries whether it can be written.
+    async fn catch_up(&mut self) {
+        let owed = self.owed.len();
+        while !self.owed.is_empty() {
+            let count = self.owed.len().min(USAGE_GROUP_ROWS_MAX);
+            match self.commit(self.owed.range(..count)).await {
+                Ok(_) => drop(self.owed.drain(..count)),
+                Err(error) => {
+                    tracing::debug!(
+                        error = &error as &dyn std::error::Error,
+                        "the usage ledger still cannot be written"
+                    );
+                    self.fall_behind();
+                    return;
+                }
+            }
+        }
+        self.retry_at = None;
+        if owed > 0 {
+            self.pause = LEDGER_RETRY_PAUSE_MIN;
+            tracing::info!(settlements = owed, "the usage ledger has caught up");
+        }
+        self.behind.store(false, Ordering::Release);
+    }
+
+    /// The last attempt of a server that stops.
+    async fn give_up(&mut self) {
+        self.catch_up().await;
+        if !self.owed.is_empty() {
+            let settlements = self.owed.len();
+            tracing::error!(settlements, "requests stay unsettled; the next start settles each at its last checkpoint");
+        }
+    }
+
+    /// Commits changes together, tried again while others are at it.
+    async fn commit<'a>(
+        &self,
+        changes: impl Iterator<Item = &'a Change> + Clone + Send,
+    ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
+        let mut written = commit_group(&self.control, self.clock.now(), changes.clone()).await;
+        for _ in 1..LEDGER_ATTEMPTS_MAX {
+            if !matches!(written, Err(StoreError::Busy)) {
+                break;
+            }
+            written = commit_group(&self.control, self.clock.now(), changes.clone()).await;
+        }
+        written
     }
 }
 
-/// One transaction for the whole group. A change that fails for reasons of its own says so and spares the others.
-async fn commit_group(
+/// One transaction for all changes. A change that fails for reasons of its own says so and spares the others.
+async fn commit_group<'a>(
     control: &Database,
     now: Timestamp,
-    group: &[(Change, Option<Answer>)],
+    changes: impl Iterator<Item = &'a Change> + Send,
 ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
-    if group.is_empty() {
-        return Ok(Vec::new());
-    }
     // Every change is right whatever others write meanwhile: there are no two writers for one request.
     let mut transaction = control.begin_beside_others().await?;
-    let mut results = Vec::with_capacity(group.len());
-    for (change, _) in group {
+    let mut results = Vec::new();
+    for change in changes {
         results.push(apply(&mut transaction, now, change).await?);
     }
     transaction.commit(Unrecorded::Ledger.permit()).await?;
@@ -324,24 +459,109 @@ mod tests {
     use crate::migrate;
     use crate::sql::Scope;
 
-    #[tokio::test]
-    async fn the_ledger_is_append_only() {
+    const NOW: Timestamp = Timestamp::from_seconds(1);
+
+    async fn control() -> (tempfile::TempDir, Database) {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("control.db");
         let control = Database::open_sqlite(&file, true, 1, Scope::Control).await.unwrap();
-        let now = Timestamp::from_seconds(1);
-        migrate::migrate(&control, "control.db", migrate::CONTROL.sqlite, now).await.unwrap();
-        let mut transaction = control.begin().await.unwrap();
-        let row = ReservationRow {
-            request: RequestId::generate(now, [1; 10]),
-            tenant: TenantId::generate(now, [2; 10]),
+        migrate::migrate(&control, "control.db", migrate::CONTROL.sqlite, NOW).await.unwrap();
+        (folder, control)
+    }
+
+    fn reservation(number: u8) -> ReservationRow {
+        ReservationRow {
+            request: RequestId::generate(NOW, [number; 10]),
+            tenant: TenantId::generate(NOW, [2; 10]),
             key: None,
             model: "atelier".to_owned(),
             plan: Plan::Shared,
             price: Plan::Shared.token_price(),
-            accepted_at: now,
-        };
-        reserve(&mut transaction, now, &row).await.unwrap().unwrap();
+            accepted_at: NOW,
+        }
+    }
+
+    fn settlement(row: &ReservationRow, output: u64) -> Change {
+        let tokens = TokenCounts { output, ..TokenCounts::default() };
+        Change::Settle { request: row.request, tokens, cost: row.price.cost(tokens), outcome: Outcome::Finished }
+    }
+
+    async fn run(control: &Database, statement: &'static str) {
+        let mut transaction = control.begin().await.unwrap();
+        transaction.execute_script(statement).await.unwrap();
+        transaction.commit(Unrecorded::Test.permit()).await.unwrap();
+    }
+
+    /// As a disk that is full: nothing more goes in.
+    const FILL: &str = "CREATE TRIGGER full_disk BEFORE INSERT ON usage_events BEGIN SELECT RAISE(ABORT, 'full'); END";
+    const EMPTY: &str = "DROP TRIGGER full_disk";
+
+    #[tokio::test]
+    async fn settlements_outlive_a_time_in_which_nothing_can_be_written() {
+        let (_folder, control) = control().await;
+        let ledger = Ledger::start(control.clone(), Arc::new(atelier_domain::SystemClock));
+        let rows: Vec<ReservationRow> = (0..4).map(reservation).collect();
+        for row in &rows[..3] {
+            ledger.write(Change::Reserve(row.clone())).await.unwrap();
+        }
+        run(&control, FILL).await;
+        assert!(!ledger.is_behind(), "nobody has tried yet");
+        let leaver = ledger.leaver();
+        for (at, row) in rows[..2].iter().enumerate() {
+            let told = ledger.write(settlement(row, 10 + at as u64)).await;
+            assert!(matches!(told, Err(StoreError::LedgerBehind)), "{told:?}");
+        }
+        assert!(leaver.leave(settlement(&rows[2], 12)), "one that nobody waits for");
+        assert!(ledger.is_behind());
+        let refused = ledger.write(Change::Reserve(rows[3].clone())).await;
+        assert!(matches!(refused, Err(StoreError::LedgerBehind)), "{refused:?}");
+        let settled = "SELECT output_tokens FROM usage_events WHERE kind = 'settlement' ORDER BY output_tokens";
+        // It goes on trying in vain.
+        tokio::time::sleep(LEDGER_RETRY_PAUSE_MIN * 3).await;
+        assert!(control.fetch_all(settled, values![]).await.unwrap().is_empty() && ledger.is_behind());
+
+        run(&control, EMPTY).await;
+        while ledger.is_behind() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let booked = control.fetch_all(settled, values![]).await.unwrap();
+        let booked: Vec<i64> = booked.iter().map(|row| row.int("output_tokens").unwrap()).collect();
+        assert_eq!(booked, [10, 11, 12]);
+        let open = "SELECT request_id FROM usage_open";
+        assert!(control.fetch_all(open, values![]).await.unwrap().is_empty());
+        ledger.write(Change::Reserve(rows[3].clone())).await.unwrap();
+        ledger.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_server_may_stop_while_nothing_can_be_written() {
+        let (folder, control) = control().await;
+        let ledger = Ledger::start(control.clone(), Arc::new(atelier_domain::SystemClock));
+        let row = reservation(1);
+        ledger.write(Change::Reserve(row.clone())).await.unwrap();
+        let tokens = TokenCounts { output: 64, ..TokenCounts::default() };
+        ledger.write(Change::Checkpoint { request: row.request, tokens }).await.unwrap();
+        run(&control, FILL).await;
+        assert!(ledger.write(settlement(&row, 70)).await.is_err());
+        ledger.close().await;
+        // The next start finds what the last checkpoint said.
+        let file = folder.path().join("control.db");
+        let control = Database::open_sqlite(&file, true, 1, Scope::Control).await.unwrap();
+        run(&control, EMPTY).await;
+        recover(&control, NOW).await.unwrap();
+        let settled = "SELECT output_tokens, outcome FROM usage_events WHERE kind = 'settlement'";
+        let settled = control.fetch_optional(settled, values![]).await.unwrap().unwrap();
+        assert_eq!(
+            (settled.int("output_tokens").unwrap(), settled.text("outcome").unwrap().as_str()),
+            (64, "recovered")
+        );
+    }
+
+    #[tokio::test]
+    async fn the_ledger_is_append_only() {
+        let (_folder, control) = control().await;
+        let mut transaction = control.begin().await.unwrap();
+        reserve(&mut transaction, NOW, &reservation(1)).await.unwrap().unwrap();
         transaction.commit(Unrecorded::Test.permit()).await.unwrap();
         for statement in ["UPDATE usage_events SET cost = 0", "DELETE FROM usage_events"] {
             let mut transaction = control.begin().await.unwrap();

@@ -10,7 +10,7 @@ use atelier_domain::{Digest, Timestamp};
 
 use crate::audit::Unrecorded;
 use crate::error::StoreError;
-use crate::sql::{Database, Server, Transaction, values};
+use crate::sql::{Database, Scope, Server, Transaction, values};
 
 /// One step of a schema.
 #[derive(Debug)]
@@ -45,6 +45,9 @@ macro_rules! schema {
 
 /// The step of the control database that made the tables of data keys.
 const DATA_KEYS_STEP: i64 = 10;
+
+/// The step of a tenant's database from which on it says whose it is.
+const IDENTITY_STEP: i64 = 2;
 
 /// The schema of the control database.
 pub(crate) const CONTROL: Schema = schema!("control":
@@ -116,6 +119,28 @@ pub(crate) async fn has_data_keys(control: &Database) -> Result<bool, StoreError
     Ok(control.fetch_optional(SQL, values![DATA_KEYS_STEP]).await?.is_some())
 }
 
+/// Whether a SQLite file was ever brought to a schema of ours.
+pub(crate) async fn has_history(database: &Database) -> Result<bool, StoreError> {
+    const SQL: &str = "SELECT name FROM sqlite_master WHERE type = 'table' AND name = 'schema_history'";
+    Ok(database.fetch_optional(SQL, values![]).await?.is_some())
+}
+
+/// Whether a tenant's SQLite file is of a schema that says whose it is.
+pub(crate) async fn names_its_tenant(database: &Database) -> Result<bool, StoreError> {
+    const SQL: &str = "SELECT version FROM schema_history WHERE version = $1";
+    Ok(has_history(database).await? && database.fetch_optional(SQL, values![IDENTITY_STEP]).await?.is_some())
+}
+
+/// Whether a schema of a PostgreSQL database was ever brought to one of ours.
+pub(crate) async fn is_made(server: &Server, schema: &str) -> Result<bool, StoreError> {
+    has_history_inside(&mut server.schema(schema, Scope::Control).begin().await?).await
+}
+
+async fn has_history_inside(transaction: &mut Transaction) -> Result<bool, StoreError> {
+    const SQL: &str = "SELECT CAST(to_regclass('schema_history') IS NOT NULL AS INT)::BIGINT AS there";
+    transaction.fetch_one(SQL, values![]).await?.flag("there")
+}
+
 /// Removes a schema with all that is in it, as the owner.
 pub(crate) async fn drop_schema(server: &Server, schema: &str) -> Result<(), StoreError> {
     let owner = server.schema_as_owner(schema).ok_or(StoreError::OwnerNeeded)?;
@@ -153,9 +178,8 @@ async fn migrate_as_owner(
 
 /// Whether every step was applied, as far as the application may see.
 async fn is_up_to_date(server: &Server, schema: &str, place: &str, steps: &[Migration]) -> Result<bool, StoreError> {
-    const IS_THERE: &str = "SELECT CAST(to_regclass('schema_history') IS NOT NULL AS INT)::BIGINT AS there";
-    let mut transaction = server.schema(schema, crate::sql::Scope::Control).begin().await?;
-    if !transaction.fetch_one(IS_THERE, values![]).await?.flag("there")? {
+    let mut transaction = server.schema(schema, Scope::Control).begin().await?;
+    if !has_history_inside(&mut transaction).await? {
         return Ok(false);
     }
     let applied = read_applied(&mut transaction, place, steps).await?;
@@ -201,7 +225,6 @@ async fn read_applied(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sql::Scope;
 
     const NOW: Timestamp = Timestamp::from_seconds(1);
     const ONE: Migration = Migration { version: 1, name: "one", script: "CREATE TABLE one (id INTEGER)" };

@@ -22,7 +22,7 @@ use crate::ledger::Ledger;
 use crate::migrate;
 use crate::places::{CONTROL_SCHEMA, TENANTS_SCHEMA, TenantPlaces, sync_folder_of};
 use crate::root_key::{self, RootKey, RootKeyOptions};
-use crate::sql::{Database, Hold, Scope, Server, values};
+use crate::sql::{Database, Hold, Scope, Server, keep_private, values};
 use crate::walls;
 
 pub(crate) const CONTROL_FILE: &str = "control.db";
@@ -59,6 +59,16 @@ pub enum DatabaseOptions {
     Files,
     /// In a PostgreSQL database. The data folder holds secrets and, unless they are elsewhere, blobs.
     Postgres(DatabaseUrls),
+}
+
+impl DatabaseOptions {
+    /// What people call the control database.
+    fn called(&self, folder: &Path) -> String {
+        match self {
+            Self::Files => folder.join(CONTROL_FILE).display().to_string(),
+            Self::Postgres(_) => "the PostgreSQL database".to_owned(),
+        }
+    }
 }
 
 /// The addresses of a PostgreSQL database. They hold passwords, so they print as nothing.
@@ -138,6 +148,10 @@ impl Store {
             DatabaseOptions::Postgres(urls) => open_postgres(urls, clock.now()).await?,
         };
         let is_new = opened.control.fetch_optional("SELECT id FROM keys LIMIT 1", values![]).await?.is_none();
+        if is_new && let Some(trace) = trace_of_tenants(&folder) {
+            let what = format!("is empty, although there are tenants' data in {trace}. Nothing is served over them");
+            return Err(StoreError::damaged(database.called(&folder), what));
+        }
         let pepper = read_or_make_pepper(&folder.join(PEPPER_FILE), is_new)?;
         let root_key = root_key::settle(&opened.control, &folder, &root_key, clock.now()).await?;
         let is_alone = match &opened.server {
@@ -273,13 +287,42 @@ fn make_folders(folder: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-async fn open_files(folder: &Path, now: Timestamp) -> Result<Opened, StoreError> {
+/// Refuses a folder whose control database is gone while the rest is there: a new one would silently begin anew, and
+/// what the folder holds could never be read again.
+pub(crate) fn check_control_file(folder: &Path) -> Result<(), StoreError> {
     let file = folder.join(CONTROL_FILE);
+    if fs::metadata(&file).is_ok_and(|metadata| metadata.len() > 0) {
+        return Ok(());
+    }
+    // The pepper is made after the control database.
+    let pepper = folder.join(PEPPER_FILE);
+    let trace = pepper.exists().then(|| pepper.display().to_string()).or_else(|| trace_of_tenants(folder));
+    match trace {
+        None => Ok(()),
+        Some(trace) => Err(StoreError::damaged(
+            file.display(),
+            format!("is missing or empty, although there is {trace}. To begin anew, name another folder with --data"),
+        )),
+    }
+}
+
+/// Something in the folder that only a server with tenants leaves there.
+fn trace_of_tenants(folder: &Path) -> Option<String> {
+    let places = [folder.join(TENANTS_FOLDER), folder.join(BLOBS_FOLDER)];
+    let used =
+        places.into_iter().find(|place| fs::read_dir(place).is_ok_and(|mut entries| entries.next().is_some()))?;
+    Some(used.display().to_string())
+}
+
+async fn open_files(folder: &Path, now: Timestamp) -> Result<Opened, StoreError> {
+    check_control_file(folder)?;
+    let file = folder.join(CONTROL_FILE);
+    keep_private(&file)?;
     let control = Database::open_sqlite(&file, true, CONTROL_READERS_MAX, Scope::Control).await?;
     let place = file.display().to_string();
     migrate::migrate(&control, &place, migrate::CONTROL.sqlite, now).await?;
     walls::must_stand(walls::check_file(&control, &place, migrate::CONTROL.sqlite).await?)?;
-    let tenants = TenantPlaces::in_folder(folder.join(TENANTS_FOLDER));
+    let tenants = TenantPlaces::in_folder(folder.join(TENANTS_FOLDER), control.clone());
     Ok(Opened { ledger: control.clone(), control, tenants, server: None })
 }
 

@@ -5,6 +5,7 @@
 //! belongs is not opened.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use tokio::sync::Mutex;
 use crate::audit::Unrecorded;
 use crate::error::StoreError;
 use crate::migrate;
-use crate::sql::{Database, Scope, Server, Transaction, values};
+use crate::sql::{DATABASE, Database, Scope, Server, Transaction, keep_private, values};
 use crate::walls::{self, WallFinding};
 
 /// The schema of the control tables.
@@ -34,7 +35,7 @@ pub(crate) struct TenantPlaces {
 /// Where places are.
 #[derive(Debug)]
 enum Home {
-    Folder(PathBuf),
+    Folder { folder: PathBuf, control: Database },
     Server { server: Server, control: Database },
 }
 
@@ -54,8 +55,8 @@ struct OpenPlace {
 
 impl TenantPlaces {
     /// Files in this folder.
-    pub(crate) fn in_folder(folder: PathBuf) -> Self {
-        Self { home: Home::Folder(folder), open: Mutex::default() }
+    pub(crate) fn in_folder(folder: PathBuf, control: Database) -> Self {
+        Self { home: Home::Folder { folder, control }, open: Mutex::default() }
     }
 
     /// Schemas and databases of this server.
@@ -66,12 +67,12 @@ impl TenantPlaces {
     /// How tenants are kept apart unless told otherwise.
     pub(crate) fn separation_default(&self) -> Separation {
         match self.home {
-            Home::Folder(_) => Separation::File,
+            Home::Folder { .. } => Separation::File,
             Home::Server { .. } => Separation::Pooled,
         }
     }
 
-    /// Makes the place of a new tenant, schema and all.
+    /// Makes the place of a new tenant, schema and all; what could not be made whole is removed again.
     pub(crate) async fn create(
         &self,
         tenant: TenantId,
@@ -79,9 +80,16 @@ impl TenantPlaces {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         match (&self.home, separation) {
-            (Home::Folder(folder), Separation::File) => create_file(folder, tenant, now).await,
+            (Home::Folder { folder, .. }, Separation::File) => {
+                let made = create_file(folder, tenant, now).await;
+                made.inspect_err(|_| left_over(tenant, remove_file(folder, tenant)))
+            }
             (Home::Server { server, .. }, Separation::Pooled | Separation::Schema | Separation::Database) => {
-                create_on_server(server, tenant, separation, now).await
+                let made = create_on_server(server, tenant, separation, now).await;
+                if made.is_err() && separation != Separation::Pooled {
+                    left_over(tenant, remove_on_server(server, tenant, separation).await);
+                }
+                made
             }
             _ => Err(StoreError::UnsupportedSeparation { separation }),
         }
@@ -97,7 +105,7 @@ impl TenantPlaces {
             return Ok(Arc::clone(&entry.database));
         }
         let (database, is_heavy) = match &self.home {
-            Home::Folder(folder) => (open_file(folder, tenant, now).await?, true),
+            Home::Folder { folder, control } => (open_file(folder, control, tenant, now).await?, true),
             Home::Server { server, control } => {
                 let separation = separation_of_living(control, tenant).await?;
                 let database = open_on_server(server, tenant, separation, now).await?;
@@ -118,7 +126,7 @@ impl TenantPlaces {
             entry.database.close().await;
         }
         match &self.home {
-            Home::Folder(folder) => remove_file(folder, tenant),
+            Home::Folder { folder, .. } => remove_file(folder, tenant),
             Home::Server { server, control } => {
                 let row = control.in_scope(Scope::Tenant(tenant)).fetch_optional(SQL, values![tenant]).await?;
                 let row = row.ok_or(StoreError::NotFound { what: "tenant" })?;
@@ -135,7 +143,7 @@ impl TenantPlaces {
     pub(crate) async fn of_erased(&self, tenant: TenantId) -> Result<Option<Database>, StoreError> {
         const SQL: &str = "SELECT separation FROM tenants WHERE id = $1";
         match &self.home {
-            Home::Folder(folder) => {
+            Home::Folder { folder, .. } => {
                 let file = file_of(folder, tenant);
                 if !file.exists() {
                     return Ok(None);
@@ -153,7 +161,7 @@ impl TenantPlaces {
     /// Removes files of a tenant whose rows are gone.
     pub(crate) fn remove_litter(&self, tenant: TenantId) -> Result<(), StoreError> {
         match &self.home {
-            Home::Folder(folder) => remove_file(folder, tenant),
+            Home::Folder { folder, .. } => remove_file(folder, tenant),
             Home::Server { .. } => Ok(()),
         }
     }
@@ -161,7 +169,7 @@ impl TenantPlaces {
     /// Removes a place whose tenant was never made.
     pub(crate) async fn discard(&self, tenant: TenantId, separation: Separation) -> Result<(), StoreError> {
         match &self.home {
-            Home::Folder(folder) => remove_file(folder, tenant),
+            Home::Folder { folder, .. } => remove_file(folder, tenant),
             Home::Server { server, .. } => remove_on_server(server, tenant, separation).await,
         }
     }
@@ -198,6 +206,24 @@ impl OpenPlaces {
     }
 }
 
+/// What the damaged data of one tenant is to the others: nothing. It is named in the log and left as it is.
+pub(crate) fn unless_damaged<T>(tenant: TenantId, result: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+    match result {
+        Err(error @ StoreError::Damaged { .. }) => {
+            tracing::error!(%tenant, error = &error as &dyn std::error::Error, "a tenant is not served");
+            Ok(None)
+        }
+        result => result.map(Some),
+    }
+}
+
+/// What could not be made was not removed either: nobody's, and in nobody's way.
+fn left_over(tenant: TenantId, removed: Result<(), StoreError>) {
+    if let Err(error) = removed {
+        tracing::warn!(%tenant, error = &error as &dyn std::error::Error, "a place that was not made whole is left over");
+    }
+}
+
 /// Makes what a rename or a removal in this file's folder did outlive a power cut.
 pub(crate) fn sync_folder_of(path: &Path) -> std::io::Result<()> {
     path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
@@ -213,13 +239,32 @@ async fn create_file(folder: &Path, tenant: TenantId, now: Timestamp) -> Result<
     let made = prepare_file(&database, &file, tenant, now).await;
     database.close().await;
     made?;
+    keep_private(&file)?;
     sync_folder_of(&file).map_err(|error| StoreError::io("make a tenant's file durable", error))
 }
 
-async fn open_file(folder: &Path, tenant: TenantId, now: Timestamp) -> Result<Database, StoreError> {
+async fn open_file(
+    folder: &Path,
+    control: &Database,
+    tenant: TenantId,
+    now: Timestamp,
+) -> Result<Database, StoreError> {
     let file = file_of(folder, tenant);
+    if !file.exists() {
+        // Not there for those who are no more; for the living it should be.
+        separation_of_living(control, tenant).await?;
+        return Err(missing(&file));
+    }
+    keep_private(&file)?;
     let database = Database::open_sqlite(&file, false, DATABASE_READERS_MAX, Scope::Tenant(tenant)).await?;
-    match prepare_file(&database, &file, tenant, now).await {
+    let prepared = async {
+        // One without a schema was not made by us: filling it would hide that the tenant's rows are gone.
+        if !migrate::has_history(&database).await? {
+            return Err(emptied(file.display()));
+        }
+        prepare_file(&database, &file, tenant, now).await
+    };
+    match prepared.await {
         Ok(()) => Ok(database),
         Err(error) => {
             database.close().await;
@@ -228,14 +273,24 @@ async fn open_file(folder: &Path, tenant: TenantId, now: Timestamp) -> Result<Da
     }
 }
 
+fn missing(file: &Path) -> StoreError {
+    StoreError::damaged(file.display(), "is missing")
+}
+
+fn emptied(place: impl fmt::Display) -> StoreError {
+    StoreError::damaged(place, "is empty or missing")
+}
+
 /// Brings a file up to date and sees that it is this tenant's. A file from before files said so becomes the tenant's
-/// whose rows are in it.
+/// whose rows are in it; one that said so once and does not any more is nobody's.
 async fn prepare_file(database: &Database, file: &Path, tenant: TenantId, now: Timestamp) -> Result<(), StoreError> {
     const STRANGERS: &str = "SELECT tenant_id FROM audit WHERE tenant_id <> $1
         UNION ALL SELECT tenant_id FROM sources WHERE tenant_id <> $1
         UNION ALL SELECT tenant_id FROM runs WHERE tenant_id <> $1 LIMIT 1";
+    let could_say = migrate::names_its_tenant(database).await?;
     migrate::migrate(database, &file.display().to_string(), migrate::TENANT.sqlite, now).await?;
-    if database.fetch_optional("SELECT tenant_id FROM tenant_identity", values![]).await?.is_none()
+    if !could_say
+        && database.fetch_optional("SELECT tenant_id FROM tenant_identity", values![]).await?.is_none()
         && database.fetch_optional(STRANGERS, values![tenant]).await?.is_none()
     {
         let mut transaction = database.begin().await?;
@@ -249,10 +304,23 @@ async fn prepare_file(database: &Database, file: &Path, tenant: TenantId, now: T
 /// Looks at a tenant's file without changing it.
 pub(crate) async fn inspect_file(folder: &Path, tenant: TenantId) -> Result<Vec<WallFinding>, StoreError> {
     let (file, scope) = (file_of(folder, tenant), Scope::Tenant(tenant));
+    if !file.exists() {
+        return damage_found(missing(&file));
+    }
     let database = Database::open_sqlite(&file, false, 1, scope).await?;
     let findings = inspect_place(&database, &file.display().to_string(), tenant, Separation::File).await;
     database.close().await;
-    findings
+    findings.or_else(damage_found)
+}
+
+/// Damage is a finding like another: the rest is looked at all the same.
+fn damage_found(error: StoreError) -> Result<Vec<WallFinding>, StoreError> {
+    match error {
+        StoreError::Damaged { place, what } => {
+            Ok(vec![WallFinding { place, what: what + ". Put it back from a backup" }])
+        }
+        error => Err(error),
+    }
 }
 
 /// Looks at a tenant's place on a server without changing it.
@@ -264,7 +332,14 @@ pub(crate) async fn inspect_on_server(
     let database = place_on_server(server, tenant, separation);
     let findings = inspect_place(&database, &called(tenant, separation), tenant, separation).await;
     database.close().await;
-    findings
+    findings.map_err(|error| damaged_if_missing(error, tenant, separation)).or_else(damage_found)
+}
+
+fn damaged_if_missing(error: StoreError, tenant: TenantId, separation: Separation) -> StoreError {
+    match error {
+        StoreError::NotFound { what: DATABASE } => emptied(called(tenant, separation)),
+        error => error,
+    }
 }
 
 async fn inspect_place(
@@ -363,6 +438,11 @@ async fn open_on_server(
     separation: Separation,
     now: Timestamp,
 ) -> Result<Database, StoreError> {
+    // Made anew by its owner, an own schema that is gone would look like a tenant who never did anything.
+    let is_there = is_on_server(server, tenant, separation).await;
+    if !is_there.map_err(|error| damaged_if_missing(error, tenant, separation))? {
+        return Err(emptied(called(tenant, separation)));
+    }
     migrate_on_server(server, tenant, separation, now).await?;
     let place = place_on_server(server, tenant, separation);
     let stands = async {
@@ -375,6 +455,20 @@ async fn open_on_server(
             place.close().await;
             Err(error)
         }
+    }
+}
+
+/// Whether a tenant's own schema or database is there, with the schema's history in it.
+async fn is_on_server(server: &Server, tenant: TenantId, separation: Separation) -> Result<bool, StoreError> {
+    match separation {
+        Separation::Schema => migrate::is_made(server, &own_schema(tenant)).await,
+        Separation::Database => {
+            let server = server.in_database(&own_database(tenant));
+            let made = migrate::is_made(&server, TENANTS_SCHEMA).await;
+            server.close().await;
+            made
+        }
+        Separation::Pooled | Separation::File => Ok(true),
     }
 }
 
@@ -421,5 +515,25 @@ async fn check_identity(place: &Database, tenant: TenantId) -> Result<(), StoreE
     match place.fetch_optional(SQL, values![tenant]).await? {
         Some(_) => Ok(()),
         None => Err(StoreError::WrongPlace { tenant }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_place_that_cannot_be_made_leaves_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let control = Database::open_sqlite(&folder.path().join("control.db"), true, 1, Scope::Control).await.unwrap();
+        let tenants = folder.path().join("tenants");
+        fs::create_dir(&tenants).unwrap();
+        let now = Timestamp::from_seconds(1);
+        let tenant = TenantId::generate(now, [1; 10]);
+        // Where SQLite would write its log there lies a folder.
+        fs::create_dir(tenants.join(format!("{}.db-wal", tenant.hex()))).unwrap();
+        let places = TenantPlaces::in_folder(tenants.clone(), control);
+        assert!(places.create(tenant, Separation::File, now).await.is_err());
+        assert!(!file_of(&tenants, tenant).exists());
     }
 }

@@ -225,7 +225,8 @@ impl Store {
         rows.iter().map(|row| event_of(&keys, run, row)).collect()
     }
 
-    /// Stops a run: at once when no worker has it, else when its worker next gives a sign of life.
+    /// Stops a run: at once when no worker has it or the one that had it is dead, else when its worker next gives a sign
+    /// of life.
     ///
     /// # Errors
     /// [`StoreError::NotFound`]; [`StoreError::AlreadyFinished`].
@@ -239,7 +240,8 @@ impl Store {
             return Err(StoreError::AlreadyFinished);
         }
         transaction.execute(REQUEST, values![tenant, run]).await?;
-        if before.state == RunState::Queued {
+        let job = jobs::find(&mut transaction, tenant, before.job).await?;
+        if !job.as_ref().is_some_and(|job| job.is_held(now)) {
             jobs::end(&mut transaction, tenant, before.job, jobs::JobState::Cancelled, now).await?;
             finish(&mut transaction, &keys, run, RunState::Cancelled, now).await?;
         }
@@ -248,6 +250,7 @@ impl Store {
         self.commit(transaction, recorded).await?;
         if after.state.is_final() {
             self.remove_job_hint(tenant, before.job).await?;
+            self.drop_checkpoint(tenant, before.job, job.and_then(|job| job.checkpoint)).await?;
         }
         Ok(after)
     }

@@ -14,6 +14,7 @@ use crate::blobs::Resealed;
 use crate::data_keys::{self, DataKeys, NewGeneration, SealingState};
 use crate::error::StoreError;
 use crate::open::Store;
+use crate::places::unless_damaged;
 use crate::runs;
 use crate::sources;
 use crate::sql::{Database, Row, Transaction, values};
@@ -59,7 +60,7 @@ impl Store {
         for row in unsealed {
             let tenant = row.parsed("id")?;
             self.make_missing_key(tenant).await?;
-            self.seal_tenant(tenant).await?;
+            unless_damaged(tenant, self.seal_tenant(tenant).await)?;
         }
         Ok(())
     }

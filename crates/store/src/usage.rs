@@ -191,8 +191,12 @@ impl Store {
     /// Writes that a request was accepted; it is on disk when this returns, so call it before the first token.
     ///
     /// # Errors
-    /// [`StoreError::AlreadyFinished`] when the request's id was used before; [`StoreError::DiskFull`].
+    /// [`StoreError::AlreadyFinished`] when the request's id was used before; [`StoreError::DiskFull`];
+    /// [`StoreError::LedgerBehind`].
     pub async fn reserve(&self, grant: &Granted<Meter>, new: NewReservation<'_>) -> Result<Reservation, StoreError> {
+        if self.ledger_is_behind() {
+            return Err(StoreError::LedgerBehind);
+        }
         let NewReservation { request, serving } = new;
         if serving.tenant() != grant.tenant() {
             return Err(Denied::Hidden.into());
@@ -221,7 +225,7 @@ impl Store {
     /// Writes how many tokens the request has used so far: what it is settled at if its server dies.
     ///
     /// # Errors
-    /// [`StoreError::DiskFull`].
+    /// [`StoreError::DiskFull`]; [`StoreError::LedgerBehind`].
     pub async fn checkpoint(&self, reservation: &Reservation, tokens: TokenCounts) -> Result<(), StoreError> {
         *reservation.last.lock() = tokens;
         self.inner.ledger.write(Change::Checkpoint { request: reservation.request, tokens }).await
@@ -230,7 +234,8 @@ impl Store {
     /// Writes what the request used in the end.
     ///
     /// # Errors
-    /// [`StoreError::DiskFull`]: the next start settles it at its last checkpoint.
+    /// [`StoreError::LedgerBehind`]: it is kept, and written when it can be; should the server die before, the next start
+    /// settles it at its last checkpoint.
     pub async fn settle(
         &self,
         mut reservation: Reservation,
@@ -239,10 +244,16 @@ impl Store {
     ) -> Result<(), StoreError> {
         *reservation.last.lock() = tokens;
         let (request, cost) = (reservation.request, reservation.price.cost(tokens));
-        self.inner.ledger.write(Change::Settle { request, tokens, cost, outcome }).await?;
+        let settled = self.inner.ledger.write(Change::Settle { request, tokens, cost, outcome }).await;
         // Only now: when this call is cancelled on its way, dropping the reservation settles it.
         reservation.leaver = None;
-        Ok(())
+        settled
+    }
+
+    /// Whether usage cannot be written at present, so that nothing new is accepted.
+    #[must_use]
+    pub fn ledger_is_behind(&self) -> bool {
+        self.inner.ledger.is_behind()
     }
 
     /// What the tenant used.

@@ -1,23 +1,21 @@
 //! What everything but the model costs: a real server in its own process, with a model of next to no cost.
 
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Result, anyhow, ensure};
 use atelier_engine::{AdapterSet, AdapterSource, CompletionJob, Engine, EngineOptions, Event, Sampling};
 use atelier_kernels::{Compute, WeightFormat};
 use atelier_model::{Adapter, Digest, Model};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::client::Client;
 use super::{SpeedArgs, load, median, percentile};
 use crate::figures::Figures;
 use crate::random_base::TINY;
+use crate::server::Setup;
 
 /// Name in the table.
 pub const MODEL: &str = TINY.name;
@@ -25,7 +23,7 @@ pub const MODEL: &str = TINY.name;
 pub const WEIGHTS: &str = "bf16";
 
 /// Connections at once.
-const CONNECTIONS: usize = 16;
+pub const CONNECTIONS: usize = 16;
 /// Rate of the paced figures; the targets name it.
 const PACED_REQUESTS_PER_SECOND: f64 = 1_000.0;
 /// Share of the highest rate that is paced where the server does not reach the wished one.
@@ -42,8 +40,9 @@ pub fn measure(args: &SpeedArgs, compute: &Arc<Compute>, figures: &mut Figures) 
     let serial = if args.quick { SERIAL_REQUESTS / 10 } else { SERIAL_REQUESTS };
     let engine_seconds = engine_median(load(compute, &folder, WeightFormat::Bf16, false)?, serial)?;
 
-    let server = Server::start(&server_binary(args)?, &folder, compute.threads())?;
-    let key = server.new_tenant_key()?;
+    let (binary, threads) = (Setup::binary(args.server.as_deref())?, compute.threads());
+    let server = Setup { binary, base: folder, threads, database: None, separation: None }.start()?;
+    let key = server.new_tenant_key("bench", "shared")?;
     let body = json!({"model": "atelier-base", "prompt": PROMPT, "max_tokens": 1, "temperature": 0}).to_string();
     let mut client = Client::connect(&server.url)?;
     let completion = client.request("POST", "/v1/completions", Some(&key), &body);
@@ -83,7 +82,7 @@ pub fn measure(args: &SpeedArgs, compute: &Arc<Compute>, figures: &mut Figures) 
 }
 
 /// Seconds of each request, all connections as fast as they are answered, for `span`.
-fn flood(url: &str, request: &[u8], span: Duration) -> Result<Vec<f64>> {
+pub fn flood(url: &str, request: &[u8], span: Duration) -> Result<Vec<f64>> {
     let stop = AtomicBool::new(false);
     on_all_connections(url, |client, _| {
         let mut seconds = Vec::new();
@@ -115,7 +114,7 @@ fn paced(url: &str, request: &[u8], span: Duration, rate: f64) -> Result<Vec<f64
 }
 
 /// Runs `work` on a thread and a connection each and joins what they found.
-fn on_all_connections(url: &str, work: impl Fn(&mut Client, usize) -> Result<Vec<f64>> + Sync) -> Result<Vec<f64>> {
+pub fn on_all_connections(url: &str, work: impl Fn(&mut Client, usize) -> Result<Vec<f64>> + Sync) -> Result<Vec<f64>> {
     let work = &work;
     let all = thread::scope(|scope| {
         let threads: Vec<_> = (0..CONNECTIONS)
@@ -165,60 +164,5 @@ struct NoAdapters;
 impl AdapterSource for NoAdapters {
     fn load(&self, digest: Digest) -> Result<Adapter, String> {
         Err(format!("there is no adapter {digest}"))
-    }
-}
-
-fn server_binary(args: &SpeedArgs) -> Result<PathBuf> {
-    let path = match &args.server {
-        Some(path) => path.clone(),
-        None => std::env::current_exe()?.with_file_name("atelier"),
-    };
-    ensure!(path.exists(), "{} is not built; `make bench` builds it, or name it with --server", path.display());
-    Ok(path)
-}
-
-/// A server on a data folder of its own; stopped and forgotten when dropped.
-struct Server {
-    child: Child,
-    url: String,
-    operator_key: String,
-    _data: tempfile::TempDir,
-}
-
-impl Server {
-    fn start(binary: &Path, base: &Path, threads: usize) -> Result<Server> {
-        let data = tempfile::tempdir()?;
-        let mut child = Command::new(binary)
-            .arg("--data")
-            .arg(data.path())
-            .args(["--json", "serve", "--listen", "127.0.0.1:0", "--threads", &threads.to_string(), "--base"])
-            .arg(base)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .with_context(|| format!("{} does not start", binary.display()))?;
-        let mut line = String::new();
-        let stdout = child.stdout.take().context("the server's output is piped")?;
-        BufReader::new(stdout).read_line(&mut line)?;
-        let said: Value = serde_json::from_str(&line).context("the server ended before it listened")?;
-        let text = |name: &str| said[name].as_str().map(str::to_owned).with_context(|| format!("it said no {name}"));
-        Ok(Server { child, url: text("url")?, operator_key: text("operator_key")?, _data: data })
-    }
-
-    fn new_tenant_key(&self) -> Result<String> {
-        let mut client = Client::connect(&self.url)?;
-        let body = json!({"name": "bench", "plan": "shared"}).to_string();
-        let request = client.request("POST", "/v1/tenants", Some(&self.operator_key), &body);
-        let answer: Value = serde_json::from_slice(&client.exchange(&request)?)?;
-        answer["key"]["value"].as_str().map(str::to_owned).context("the new tenant came without a key")
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

@@ -71,6 +71,6 @@ pub enum SourceRefused {
     )]
     FolderNotAllowed,
     /// Our own packing failed.
-    #[error("the source could not be packed")]
-    Pack(#[source] io::Error),
+    #[error("the source could not be packed: {0}")]
+    Pack(io::ErrorKind),
 }

@@ -14,6 +14,7 @@ use super::trail::{entry_of, place_of};
 use super::{Advance, Unrecorded};
 use crate::error::StoreError;
 use crate::open::Store;
+use crate::places::unless_damaged;
 use crate::sql::{Row, Transaction, values};
 
 /// A page of a chain in the control database, from a row on.
@@ -118,7 +119,7 @@ impl Store {
     /// Moves the heads of the tenants' chains to their ends, as far as the chains are whole.
     pub(crate) async fn catch_up_all(&self) -> Result<(), StoreError> {
         for tenant in self.living_tenant_ids().await? {
-            self.catch_up(tenant).await?;
+            unless_damaged(tenant, self.catch_up(tenant).await)?;
         }
         Ok(())
     }

@@ -19,8 +19,9 @@ use atelier_domain::{Separation, TenantId};
 
 use crate::audit::Permit;
 use crate::error::StoreError;
-pub(crate) use postgres::{Hold, Pause, Server};
+pub(crate) use postgres::{DATABASE, Hold, Pause, Server};
 pub(crate) use row::Row;
+pub(crate) use sqlite::keep_private;
 pub(crate) use value::{Value, values};
 
 /// Whose rows a transaction may see. On PostgreSQL row level security holds every statement to it.

@@ -41,6 +41,9 @@ const IS_CLEAN: &str = "SELECT now() = statement_timestamp()
 /// Which servers are at work on a database, as a lock that each holds a share of.
 const SERVERS_LOCK: i64 = 0x0061_7465_6c69_6572;
 
+/// What is not found when a database is not there.
+pub(crate) const DATABASE: &str = "database";
+
 /// The name of a schema that there never is.
 const NOWHERE: &str = "atelier_nowhere";
 
@@ -189,7 +192,8 @@ async fn run(connection: &mut PgConnection, what: &'static str, statement: Strin
 }
 
 fn options_of(url: &str) -> Result<PgConnectOptions, StoreError> {
-    let options: PgConnectOptions = url.parse().map_err(|error| failed("read the database's address", error))?;
+    // The driver's error may repeat what it could not read.
+    let options: PgConnectOptions = url.parse().map_err(|_: sqlx::Error| StoreError::BadAddress)?;
     let seconds = |time: std::time::Duration| format!("{}s", time.as_secs());
     Ok(options
         .application_name("atelier")
@@ -454,6 +458,7 @@ fn failed(statement: &'static str, error: sqlx::Error) -> StoreError {
     let source = Arc::new(error) as Arc<dyn Error + Send + Sync>;
     match code.as_deref() {
         Some("53100") => StoreError::DiskFull,
+        Some("3D000") => StoreError::NotFound { what: DATABASE },
         Some("23505") => StoreError::AlreadyThere { statement },
         // Serialization failure, deadlock, lock not available, too many connections.
         Some("40001" | "40P01" | "55P03" | "53300") => StoreError::Busy,

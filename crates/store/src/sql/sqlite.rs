@@ -1,6 +1,9 @@
 //! SQLite: a file with one writing connection and some reading ones.
 
 use std::error::Error;
+use std::fs::{self, File, Permissions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,11 +16,15 @@ use sqlx::{ConnectOptions, Sqlite};
 use super::row::Row;
 use super::value::Value;
 use crate::error::StoreError;
+use crate::open::SECRET_FILE_MODE;
 
 /// SQLite's primary result code for a full disk.
 const SQLITE_FULL: i64 = 13;
 /// SQLite's primary result code for a lock that another process holds for too long.
 const SQLITE_BUSY: i64 = 5;
+/// SQLite's primary result codes for a file that is cut or scribbled over, and for one that is no database.
+const SQLITE_CORRUPT: i64 = 11;
+const SQLITE_NOTADB: i64 = 26;
 /// The extended result codes keep the primary one in their lowest byte.
 const SQLITE_PRIMARY_CODE: i64 = 0xff;
 /// SQLite's extended result codes for a unique index and a primary key that have the value already.
@@ -29,12 +36,35 @@ const SQLITE_CONSTRAINT_PRIMARYKEY: i64 = 1_555;
 pub(super) struct Pools {
     writer: SqlitePool,
     readers: SqlitePool,
+    /// Which file it is, for people.
+    place: Arc<str>,
+}
+
+/// Lets nobody but the server's own user read a database, its log and its index.
+pub(crate) fn keep_private(file: &Path) -> Result<(), StoreError> {
+    for suffix in ["", "-wal", "-shm"] {
+        let mut path = file.to_owned().into_os_string();
+        path.push(suffix);
+        match fs::set_permissions(&path, Permissions::from_mode(SECRET_FILE_MODE)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(StoreError::io(format!("make {} private", file.display()), error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 impl Pools {
     pub(super) async fn open(file: &Path, create: bool, readers_max: u32) -> Result<Self, StoreError> {
         if !create && !file.exists() {
             return Err(StoreError::NotFound { what: "tenant" });
+        }
+        let place: Arc<str> = file.display().to_string().into();
+        if create {
+            // SQLite would let the whole group read it. Its log and its index are made like it.
+            let made = File::options().create(true).append(true).mode(SECRET_FILE_MODE).open(file);
+            made.map_err(|error| StoreError::io(format!("make {place}"), error))?;
         }
         let options = SqliteConnectOptions::new()
             .filename(file)
@@ -52,12 +82,12 @@ impl Pools {
             .max_lifetime(None)
             .connect_with(options.clone())
             .await
-            .map_err(|error| failed("open", error))?;
+            .map_err(|error| failed(&place, "open", error))?;
         let readers = SqlitePoolOptions::new()
             .max_connections(readers_max)
             .min_connections(0)
             .connect_lazy_with(options.create_if_missing(false).pragma("query_only", "1"));
-        Ok(Self { writer, readers })
+        Ok(Self { writer, readers, place })
     }
 
     /// Takes the write lock at once: a transaction that reads first and then writes would fail without waiting when
@@ -68,16 +98,18 @@ impl Pools {
         if let Err(sqlx::Error::InvalidSavePointStatement) = begun {
             // SQLite ends a transaction by itself when the disk is full. The driver then cannot end it, and believes for
             // ever that its connection is inside one: a new connection is not.
-            let wedged = self.writer.acquire().await.map_err(|error| failed(BEGIN, error))?;
-            wedged.close().await.map_err(|error| failed(BEGIN, error))?;
+            let wedged = self.writer.acquire().await.map_err(|error| failed(&self.place, BEGIN, error))?;
+            wedged.close().await.map_err(|error| failed(&self.place, BEGIN, error))?;
             begun = self.writer.begin_with(BEGIN).await;
         }
-        begun.map(Transaction).map_err(|error| failed(BEGIN, error))
+        begun
+            .map(|inner| Transaction { inner, place: Arc::clone(&self.place) })
+            .map_err(|error| failed(&self.place, BEGIN, error))
     }
 
     pub(super) async fn fetch_all(&self, sql: &'static str, values: Vec<Value>) -> Result<Vec<Row>, StoreError> {
         let rows = bound(sql, values)?.fetch_all(&self.readers).await;
-        rows.map(|rows| rows.into_iter().map(Row::Sqlite).collect()).map_err(|error| failed(sql, error))
+        rows.map(|rows| rows.into_iter().map(Row::Sqlite).collect()).map_err(|error| failed(&self.place, sql, error))
     }
 
     pub(super) async fn fetch_optional(
@@ -86,19 +118,19 @@ impl Pools {
         values: Vec<Value>,
     ) -> Result<Option<Row>, StoreError> {
         let row = bound(sql, values)?.fetch_optional(&self.readers).await;
-        row.map(|row| row.map(Row::Sqlite)).map_err(|error| failed(sql, error))
+        row.map(|row| row.map(Row::Sqlite)).map_err(|error| failed(&self.place, sql, error))
     }
 
     /// Truncates the log once all of it is in the file; readers in it may keep it from that.
     pub(super) async fn checkpoint(&self) -> Result<(), StoreError> {
         const CHECKPOINT: &str = "PRAGMA wal_checkpoint(TRUNCATE)";
         let done = sqlx::query(CHECKPOINT).fetch_all(&self.writer).await;
-        done.map(|_| ()).map_err(|error| failed(CHECKPOINT, error))
+        done.map(|_| ()).map_err(|error| failed(&self.place, CHECKPOINT, error))
     }
 
     pub(super) async fn compact(&self) -> Result<(), StoreError> {
         const COMPACT: &str = "VACUUM";
-        sqlx::query(COMPACT).execute(&self.writer).await.map_err(|error| failed(COMPACT, error))?;
+        sqlx::query(COMPACT).execute(&self.writer).await.map_err(|error| failed(&self.place, COMPACT, error))?;
         self.checkpoint().await
     }
 
@@ -110,22 +142,25 @@ impl Pools {
 
 /// A writing transaction on a file.
 #[derive(Debug)]
-pub(crate) struct Transaction(sqlx::Transaction<'static, Sqlite>);
+pub(crate) struct Transaction {
+    inner: sqlx::Transaction<'static, Sqlite>,
+    place: Arc<str>,
+}
 
 impl Transaction {
     pub(super) async fn execute(&mut self, sql: &'static str, values: Vec<Value>) -> Result<u64, StoreError> {
-        let done = bound(sql, values)?.execute(&mut *self.0).await;
-        done.map(|done| done.rows_affected()).map_err(|error| failed(sql, error))
+        let done = bound(sql, values)?.execute(&mut *self.inner).await;
+        done.map(|done| done.rows_affected()).map_err(|error| failed(&self.place, sql, error))
     }
 
     pub(super) async fn execute_script(&mut self, script: &'static str) -> Result<(), StoreError> {
-        let done = sqlx::raw_sql(script).execute(&mut *self.0).await;
-        done.map(|_| ()).map_err(|error| failed("migration", error))
+        let done = sqlx::raw_sql(script).execute(&mut *self.inner).await;
+        done.map(|_| ()).map_err(|error| failed(&self.place, "migration", error))
     }
 
     pub(super) async fn fetch_all(&mut self, sql: &'static str, values: Vec<Value>) -> Result<Vec<Row>, StoreError> {
-        let rows = bound(sql, values)?.fetch_all(&mut *self.0).await;
-        rows.map(|rows| rows.into_iter().map(Row::Sqlite).collect()).map_err(|error| failed(sql, error))
+        let rows = bound(sql, values)?.fetch_all(&mut *self.inner).await;
+        rows.map(|rows| rows.into_iter().map(Row::Sqlite).collect()).map_err(|error| failed(&self.place, sql, error))
     }
 
     pub(super) async fn fetch_optional(
@@ -133,12 +168,13 @@ impl Transaction {
         sql: &'static str,
         values: Vec<Value>,
     ) -> Result<Option<Row>, StoreError> {
-        let row = bound(sql, values)?.fetch_optional(&mut *self.0).await;
-        row.map(|row| row.map(Row::Sqlite)).map_err(|error| failed(sql, error))
+        let row = bound(sql, values)?.fetch_optional(&mut *self.inner).await;
+        row.map(|row| row.map(Row::Sqlite)).map_err(|error| failed(&self.place, sql, error))
     }
 
     pub(super) async fn commit(self) -> Result<(), StoreError> {
-        self.0.commit().await.map_err(|error| failed("COMMIT", error))
+        let Self { inner, place } = self;
+        inner.commit().await.map_err(|error| failed(&place, "COMMIT", error))
     }
 }
 
@@ -157,7 +193,7 @@ fn bound(
     })
 }
 
-fn failed(statement: &'static str, error: sqlx::Error) -> StoreError {
+fn failed(place: &str, statement: &'static str, error: sqlx::Error) -> StoreError {
     if let sqlx::Error::PoolClosed = error {
         return StoreError::ShuttingDown;
     }
@@ -165,6 +201,12 @@ fn failed(statement: &'static str, error: sqlx::Error) -> StoreError {
     match code {
         Some(code) if code & SQLITE_PRIMARY_CODE == SQLITE_FULL => StoreError::DiskFull,
         Some(code) if code & SQLITE_PRIMARY_CODE == SQLITE_BUSY => StoreError::Busy,
+        Some(code) if code & SQLITE_PRIMARY_CODE == SQLITE_NOTADB => {
+            StoreError::damaged(place, "is no database any more")
+        }
+        Some(code) if code & SQLITE_PRIMARY_CODE == SQLITE_CORRUPT => {
+            StoreError::damaged(place, "is damaged: parts of it are missing or were changed")
+        }
         Some(SQLITE_CONSTRAINT_UNIQUE | SQLITE_CONSTRAINT_PRIMARYKEY) => StoreError::AlreadyThere { statement },
         _ => StoreError::Database { statement, source: Arc::new(error) as Arc<dyn Error + Send + Sync> },
     }

@@ -22,6 +22,13 @@ on_each_database! {
         let data = world.folder.path().join("data");
         let mode = |path: &str| fs::metadata(data.join(path)).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode("."), mode("pepper"), mode("lock"), mode("root-key")), (0o700, 0o600, 0o600, 0o600));
+        world.tenant("acme", Plan::Tuned).await;
+        let databases = [data.clone(), data.join("tenants")].map(|folder| fs::read_dir(folder).unwrap());
+        for file in databases.into_iter().flatten().map(|entry| entry.unwrap().path()) {
+            if file.to_string_lossy().contains(".db") {
+                assert_eq!(mode(file.to_str().unwrap()), 0o600, "{}", file.display());
+            }
+        }
     }
 
     async fn a_folder_without_its_pepper_is_refused(world: World) {
@@ -62,5 +69,5 @@ async fn a_file_that_is_no_database_is_refused() {
         let _ = fs::remove_file(folder.path().join(format!("data/control.db{rest}")));
     }
     fs::write(folder.path().join("data/control.db"), vec![7; 8_192]).unwrap();
-    assert_error!(open_store(&backend, &folder, &clock).await, StoreError::Database { .. });
+    assert_error!(open_store(&backend, &folder, &clock).await, StoreError::Damaged { .. });
 }

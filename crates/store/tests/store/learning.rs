@@ -203,6 +203,19 @@ on_each_database! {
         assert_eq!(world.run(&acme, &run).await.state, RunState::Cancelled);
     }
 
+    async fn a_run_whose_worker_is_dead_is_cancelled_at_once(world: World) {
+        let acme = world.tenant("acme", Plan::Tuned).await;
+        let run = world.start_run(&acme).await;
+        let job = world.claim().await.unwrap();
+        world.advance(31);
+        let grant = acme.may(CancelRun { tenant: acme.id() });
+        assert_eq!(world.store.cancel_run(&grant, run.id).await.unwrap().state, RunState::Cancelled);
+        assert!(world.claim().await.is_none());
+        let late = world.store.finish_run(&job.grant, &job.lease, RunEnd::Cancelled).await;
+        assert_error!(late, StoreError::LeaseLost);
+        assert_eq!(world.run(&acme, &run).await.state, RunState::Cancelled);
+    }
+
     async fn live_moves_back_and_forth(world: World) {
         let acme = world.tenant("acme", Plan::Tuned).await;
         let grant = acme.may(MoveAlias { tenant: acme.id() });

@@ -5,6 +5,7 @@ mod world;
 mod attacks;
 mod audit;
 mod cancellation;
+mod damage;
 mod drift;
 mod encryption;
 mod erasing;

@@ -137,7 +137,7 @@ impl Packer {
         if self.manifest.bytes > limits::SOURCE_UNPACKED_BYTES_MAX as u64 {
             return Err(SourceRefused::TooLarge { bytes_max: limits::SOURCE_UNPACKED_BYTES_MAX });
         }
-        self.append(path, text.as_bytes()).map_err(SourceRefused::Pack)
+        self.append(path, text.as_bytes()).map_err(|error| SourceRefused::Pack(error.kind()))
     }
 
     pub(super) fn finish(mut self) -> Result<Packed, SourceRefused> {
@@ -150,12 +150,13 @@ impl Packer {
                 reasons: self.manifest.rejected_words(),
             });
         }
-        let manifest = serde_json::to_vec(&self.manifest).map_err(|error| SourceRefused::Pack(error.into()))?;
+        let manifest =
+            serde_json::to_vec(&self.manifest).map_err(|_| SourceRefused::Pack(io::ErrorKind::InvalidData))?;
         let archive = self
             .append(MANIFEST_NAME, &manifest)
             .and_then(|()| self.builder.into_inner())
             .and_then(GzEncoder::finish)
-            .map_err(SourceRefused::Pack)?;
+            .map_err(|error| SourceRefused::Pack(error.kind()))?;
         if archive.len() > limits::SOURCE_ARCHIVE_BYTES_MAX {
             return Err(SourceRefused::TooLarge { bytes_max: limits::SOURCE_ARCHIVE_BYTES_MAX });
         }
