@@ -154,7 +154,7 @@ fn case_29_a_name_of_anothers_can_be_taken_as_if_it_were_free() {
     // Whether a tenant's name is taken is the operator's to know.
     for name in ["acme", "nobody-has-this"] {
         let answer = evil.post("/v1/tenants", &json!({"name": name, "plan": "shared"}));
-        assert_eq!(answer.status, 404, "{answer:?}");
+        assert_eq!((answer.status, &answer.error()["code"]), (403, &json!("insufficient_permissions")), "{answer:?}");
         assert_eq!(answer.error(), evil.post("/v1/tenants", &json!({"name": "x", "plan": "shared"})).error());
     }
 }
@@ -171,8 +171,8 @@ fn operators_act_for_tenants_and_tenants_for_themselves() {
         assert_eq!(acme.acting_for(name).complete(&ask), own, "a key's own tenant may be named");
     }
     assert_eq!(acme.get("/v1/tenants/acme").ok()["id"], json!(id));
-    assert_eq!(acme.patch("/v1/tenants/acme", &json!({"plan": "tuned"})).status, 404, "the plan is the operator's");
-    assert_eq!(acme.delete("/v1/tenants/acme").status, 404);
+    assert_eq!(acme.patch("/v1/tenants/acme", &json!({"plan": "tuned"})).status, 403, "the plan is the operator's");
+    assert_eq!(acme.delete("/v1/tenants/acme").status, 403);
     let rotated = acme.post("/v1/tenants/acme/keys", &json!({})).ok();
     assert_eq!(acme.get("/v1/models").status, 401);
     let renewed = world.user(rotated["value"].as_str());

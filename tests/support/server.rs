@@ -53,6 +53,8 @@ pub fn shipped_base() -> PathBuf {
 #[derive(Debug)]
 pub struct Command {
     pub succeeded: bool,
+    /// The exit status; none where a signal ended it.
+    pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
 }
@@ -60,13 +62,23 @@ pub struct Command {
 impl Command {
     /// Runs the binary to its end.
     pub fn run(arguments: &[&str]) -> Self {
-        Self::of(atelier().args(arguments))
+        Self::run_with(&[], arguments)
+    }
+
+    /// The same with these variables.
+    pub fn run_with(variables: &[(&str, &str)], arguments: &[&str]) -> Self {
+        Self::of(atelier().envs(variables.iter().copied()).args(arguments))
     }
 
     fn of(command: &mut std::process::Command) -> Self {
         let output = command.stdin(Stdio::null()).output().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        Self { succeeded: output.status.success(), stdout: text(output.stdout), stderr: text(output.stderr) }
+        Self {
+            succeeded: output.status.success(),
+            code: output.status.code(),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
     }
 
     /// The one JSON object on standard output of a command that succeeded.
@@ -120,9 +132,21 @@ impl Process {
                 command
             }
         };
+        command.arg("serve").args(arguments).envs(variables.iter().copied());
+        Self::start(log_folder, command)
+    }
+
+    /// Starts `atelier demo` with these arguments.
+    pub fn spawn_demo(log_folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut command = atelier();
+        command.arg("demo").args(arguments).envs(variables.iter().copied());
+        Self::start(log_folder, command)
+    }
+
+    fn start(log_folder: &Path, mut command: std::process::Command) -> Self {
         let (log, stdout) = (log_folder.join("stderr.log"), log_folder.join("stdout.log"));
         let appended = File::options().create(true).append(true).open(&log).unwrap();
-        command.arg("serve").args(arguments).envs(variables.iter().copied()).stdin(Stdio::null());
+        command.stdin(Stdio::null());
         let child = command.stdout(File::create(&stdout).unwrap()).stderr(appended).spawn().unwrap();
         Self { child, log, stdout }
     }

@@ -1,6 +1,7 @@
 //! What can go wrong in a use case, and what kind of trouble it is for the one who asked.
 
-use atelier_access::Denied;
+use atelier_access::{Denied, policy};
+use atelier_domain::Role;
 use atelier_engine::{EngineError, SubmitError};
 use atelier_model::ModelError;
 use atelier_store::StoreError;
@@ -38,6 +39,12 @@ pub enum PlatformError {
     /// The tenant is suspended.
     #[error("This organization is suspended. Nothing of it is lost; ask whoever runs this server to resume it.")]
     Suspended,
+    /// The key belongs to the tenant, and its role or its scopes are too small.
+    #[error("{message}")]
+    Forbidden {
+        /// What the key is and what it would have to be.
+        message: String,
+    },
     /// Not there, or not the caller's to see.
     #[error("{message}")]
     NotFound {
@@ -162,6 +169,7 @@ impl PlatformError {
             Self::Source(_) => ErrorKind::InvalidRequest { param: None, code: Some("invalid_source") },
             Self::NotAuthenticated | Self::KeyEnded => ErrorKind::NotAuthenticated,
             Self::Suspended => ErrorKind::Forbidden { code: "organization_suspended" },
+            Self::Forbidden { .. } => ErrorKind::Forbidden { code: "insufficient_permissions" },
             Self::NotFound { code, .. } => ErrorKind::NotFound { code },
             Self::Conflict { code, .. } => ErrorKind::Conflict { code },
             Self::TooManyRequests { retry_after_ms, .. } => {
@@ -208,6 +216,14 @@ impl From<Denied> for PlatformError {
         match denied {
             Denied::NotAuthenticated => Self::NotAuthenticated,
             Denied::Hidden => Self::not_found(),
+            Denied::BeyondRole { role, action } => {
+                let roles: Vec<&str> = policy::roles_for(action).into_iter().map(Role::as_str).collect();
+                let needed = roles.join("` or `");
+                Self::Forbidden { message: format!("This key has the role `{role}`, and this needs `{needed}`.") }
+            }
+            Denied::OutOfScope(scope) => Self::Forbidden {
+                message: format!("This key is limited to other scopes than `{scope}`, which this needs."),
+            },
             Denied::Suspended => Self::Suspended,
             Denied::Exceeds => Self::invalid(
                 "A key cannot be given a role or scopes that the key which makes it has not. Ask for less, or use \

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use atelier_platform::{DatabaseOptions, DatabaseUrls, Opened, Platform, PlatformOptions, RootKeyOptions};
 use serde_json::json;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::{DatabaseArgs, EngineArgs, RootKeyArgs, ServeArgs, WeightsArg};
 use crate::client::{OPERATOR_KEY_FILE, URL_FILE};
@@ -26,7 +27,7 @@ pub async fn run(data: &Path, args: ServeArgs, output: Output) -> Result<()> {
     options.erasure_log = args.erasure_log;
     let server = Server::start(data, options, listen).await?;
     announce(&server, output)?;
-    stop_signal().await?;
+    StopSignal::listen()?.received().await;
     output.say("Stopping: open streams get a moment to end.");
     server.stop().await;
     Ok(())
@@ -170,13 +171,23 @@ fn write_secret(path: &Path, secret: &str) -> Result<()> {
     Ok(())
 }
 
-/// Waits for Ctrl-C or SIGTERM.
-pub async fn stop_signal() -> Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        result = tokio::signal::ctrl_c() => result?,
-        _ = terminate.recv() => {}
+/// Ctrl-C or SIGTERM, from the moment this is made: until then either ends the process.
+pub struct StopSignal {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignal {
+    /// Takes the signals.
+    pub fn listen() -> Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
-    Ok(())
+
+    /// Waits for one; one that came meanwhile counts.
+    pub async fn received(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
 }

@@ -5,7 +5,7 @@
 //! belongs is not opened.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,6 +16,7 @@ use tokio::sync::Mutex;
 use crate::audit::Unrecorded;
 use crate::error::StoreError;
 use crate::migrate;
+use crate::private_files::sync_folder_of;
 use crate::sql::{Database, Scope, Server, Transaction, values};
 use crate::walls::{self, WallFinding};
 
@@ -196,11 +197,6 @@ impl OpenPlaces {
             }
         }
     }
-}
-
-/// Makes what a rename or a removal in this file's folder did outlive a power cut.
-pub(crate) fn sync_folder_of(path: &Path) -> std::io::Result<()> {
-    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
 fn file_of(folder: &Path, tenant: TenantId) -> PathBuf {
