@@ -97,13 +97,13 @@ fn a_key_that_lacks_a_role_hears_which() {
     let world = World::start_with(&["--workers", "0"], &[]);
     let acme = world.tenant("acme", "tuned");
     let (url, folder) = (world.url(), scrap(&world));
-    let reader_of_usage = acme.post("/v1/keys", &json!({"role": "admin", "scopes": ["usage"]})).ok();
-    let limited = reader_of_usage["value"].as_str().unwrap().to_owned();
+    let of_usage_alone = acme.post("/v1/keys", &json!({"role": "admin", "scopes": ["usage"]})).ok();
+    let limited = of_usage_alone["value"].as_str().unwrap().to_owned();
     for (key, arguments, words) in [
         (key_of(&acme, "member"), vec!["learn", &folder], "has the role `member`, and this needs `service` or `admin`"),
         (key_of(&acme, "reader"), vec!["key", "list"], "has the role `reader`, and this needs `admin`"),
         (acme.key().to_owned(), vec!["tenant", "list"], "has the role `admin`, and this needs `operator`"),
-        (limited, vec!["runs"], "limited to other scopes than `read`"),
+        (limited, vec!["runs"], "it has not the scope `read`"),
     ] {
         let refused = Command::run_with(&[("ATELIER_URL", &url), ("ATELIER_KEY", &key)], &arguments);
         assert!(refused.refusal().contains(words), "{arguments:?}: {refused:?}");

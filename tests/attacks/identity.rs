@@ -154,7 +154,7 @@ fn case_29_a_name_of_anothers_can_be_taken_as_if_it_were_free() {
     // Whether a tenant's name is taken is the operator's to know.
     for name in ["acme", "nobody-has-this"] {
         let answer = evil.post("/v1/tenants", &json!({"name": name, "plan": "shared"}));
-        assert_eq!((answer.status, &answer.error()["code"]), (403, &json!("insufficient_permissions")), "{answer:?}");
+        assert_eq!((answer.status, &answer.error()["code"]), (403, &json!("insufficient_role")), "{answer:?}");
         assert_eq!(answer.error(), evil.post("/v1/tenants", &json!({"name": "x", "plan": "shared"})).error());
     }
 }

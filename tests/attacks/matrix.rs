@@ -60,7 +60,7 @@ fn case_05_every_role_gets_what_the_access_matrix_says_and_no_more() {
                 (false, "stranger") => answer.status == 404,
                 (false, "operator") => [400, 403, 404].contains(&answer.status),
                 // Whose own tenant it is hears what its key lacks, which is no secret.
-                (false, _) => answer.status == 403 && answer.error()["code"] == "insufficient_permissions",
+                (false, _) => answer.status == 403 && answer.error()["code"] == "insufficient_role",
             };
             if !as_said {
                 wrong.push(format!("{} by {role}, allowed: {allowed}: {} {answer:?}", operation.id, request.target));

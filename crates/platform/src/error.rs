@@ -1,7 +1,7 @@
 //! What can go wrong in a use case, and what kind of trouble it is for the one who asked.
 
-use atelier_access::{Denied, policy};
-use atelier_domain::Role;
+use atelier_access::{Action, Denied, policy};
+use atelier_domain::{Role, Scope};
 use atelier_engine::{EngineError, SubmitError};
 use atelier_model::ModelError;
 use atelier_store::StoreError;
@@ -36,15 +36,25 @@ pub enum PlatformError {
          now is counted. Go on with another key."
     )]
     KeyEnded,
+    /// The key was not given this part of its role's rights.
+    #[error(
+        "This key may not do this: it has not the scope `{scope}`. Use a key that has it, or have it added to this one."
+    )]
+    OutOfScope {
+        /// What is missing.
+        scope: Scope,
+    },
+    /// The key's role is not one that may do this.
+    #[error("This key has the role `{role}`, and this needs `{}`.", words(&policy::roles_for(*action)))]
+    BeyondRole {
+        /// What the key is.
+        role: Role,
+        /// What was asked for.
+        action: Action,
+    },
     /// The tenant is suspended.
     #[error("This organization is suspended. Nothing of it is lost; ask whoever runs this server to resume it.")]
     Suspended,
-    /// The key belongs to the tenant, and its role or its scopes are too small.
-    #[error("{message}")]
-    Forbidden {
-        /// What the key is and what it would have to be.
-        message: String,
-    },
     /// Not there, or not the caller's to see.
     #[error("{message}")]
     NotFound {
@@ -169,7 +179,8 @@ impl PlatformError {
             Self::Source(_) => ErrorKind::InvalidRequest { param: None, code: Some("invalid_source") },
             Self::NotAuthenticated | Self::KeyEnded => ErrorKind::NotAuthenticated,
             Self::Suspended => ErrorKind::Forbidden { code: "organization_suspended" },
-            Self::Forbidden { .. } => ErrorKind::Forbidden { code: "insufficient_permissions" },
+            Self::OutOfScope { .. } => ErrorKind::Forbidden { code: "insufficient_scope" },
+            Self::BeyondRole { .. } => ErrorKind::Forbidden { code: "insufficient_role" },
             Self::NotFound { code, .. } => ErrorKind::NotFound { code },
             Self::Conflict { code, .. } => ErrorKind::Conflict { code },
             Self::TooManyRequests { retry_after_ms, .. } => {
@@ -211,19 +222,17 @@ impl PlatformError {
     }
 }
 
+fn words(roles: &[Role]) -> String {
+    roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join("` or `")
+}
+
 impl From<Denied> for PlatformError {
     fn from(denied: Denied) -> Self {
         match denied {
             Denied::NotAuthenticated => Self::NotAuthenticated,
             Denied::Hidden => Self::not_found(),
-            Denied::BeyondRole { role, action } => {
-                let roles: Vec<&str> = policy::roles_for(action).into_iter().map(Role::as_str).collect();
-                let needed = roles.join("` or `");
-                Self::Forbidden { message: format!("This key has the role `{role}`, and this needs `{needed}`.") }
-            }
-            Denied::OutOfScope(scope) => Self::Forbidden {
-                message: format!("This key is limited to other scopes than `{scope}`, which this needs."),
-            },
+            Denied::OutOfScope(scope) => Self::OutOfScope { scope },
+            Denied::BeyondRole { role, action } => Self::BeyondRole { role, action },
             Denied::Suspended => Self::Suspended,
             Denied::Exceeds => Self::invalid(
                 "A key cannot be given a role or scopes that the key which makes it has not. Ask for less, or use \

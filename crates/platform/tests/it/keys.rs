@@ -120,20 +120,21 @@ async fn keys_are_managed_by_who_may() {
     let (platform, admin) = (&world.platform, world.tenant("acme", Plan::Shared).await);
     let other = world.tenant("globex", Plan::Shared).await;
     let hidden = Some(ErrorKind::NotFound { code: "not_found" });
-    let forbidden = Some(ErrorKind::Forbidden { code: "insufficient_permissions" });
+    let forbidden = |code| Some(ErrorKind::Forbidden { code });
+    let (role_lacks, scope_lacks) = (forbidden("insufficient_role"), forbidden("insufficient_scope"));
     let exceeded = Some(ErrorKind::InvalidRequest { param: Some("scopes"), code: Some("rights_exceeded") });
 
     for role in [Role::Member, Role::Service, Role::Reader] {
         let (id, caller) = key(&world, &admin, make(role)).await;
-        assert_eq!(kind(platform.create_key(&caller, make(Role::Member)).await), forbidden, "{role}");
-        assert_eq!(kind(platform.list_keys(&caller, KeyQuery::default()).await), forbidden, "{role}");
-        assert_eq!(kind(platform.revoke_key(&caller, id).await), forbidden, "{role}");
+        assert_eq!(kind(platform.create_key(&caller, make(Role::Member)).await), role_lacks, "{role}");
+        assert_eq!(kind(platform.list_keys(&caller, KeyQuery::default()).await), role_lacks, "{role}");
+        assert_eq!(kind(platform.revoke_key(&caller, id).await), role_lacks, "{role}");
         assert_eq!(kind(platform.revoke_key(&other, id).await), hidden, "{role}");
         assert_eq!(kind(platform.get_key(&other, id).await), hidden, "{role}");
         let runs = kind(platform.list_runs(&caller).await);
         assert_eq!(runs, None, "everybody of a tenant sees its runs");
         let completes = platform.complete(&caller, greedy("atelier", "x", 1)).await;
-        assert_eq!(kind(completes), if role == Role::Reader { forbidden } else { None }, "{role}");
+        assert_eq!(kind(completes), if role == Role::Reader { role_lacks } else { None }, "{role}");
     }
     assert_eq!(kind(platform.create_key(&admin, make(Role::Operator)).await), exceeded);
     let scopes = Scopes::of(&[Scope::Manage]);
@@ -141,8 +142,8 @@ async fn keys_are_managed_by_who_may() {
     assert_eq!(kind(platform.create_key(&manager, make(Role::Reader)).await), exceeded);
     let widen = ChangeKey { scopes: Some(Scopes::ALL), ..ChangeKey::default() };
     assert_eq!(kind(platform.update_key(&manager, own, widen).await), exceeded);
-    assert_eq!(kind(platform.rotate_key(&manager, "acme").await), forbidden);
-    assert_eq!(kind(platform.complete(&manager, greedy("atelier", "x", 1)).await), forbidden);
+    assert_eq!(kind(platform.rotate_key(&manager, "acme").await), scope_lacks);
+    assert_eq!(kind(platform.complete(&manager, greedy("atelier", "x", 1)).await), scope_lacks);
     assert_eq!(kind(platform.create_key(&manager, MakeKey { scopes, ..make(Role::Admin) }).await), None);
     let name = Some("a\nb".to_owned());
     let unprintable = kind(platform.create_key(&admin, MakeKey { name, ..make(Role::Member) }).await);

@@ -39,7 +39,7 @@ async fn walls() {
     let platform = &world.platform;
     let acme = world.tenant("acme", Plan::Tuned).await;
     world.tenant("globex", Plan::Tuned).await;
-    let forbidden = Some(ErrorKind::Forbidden { code: "insufficient_permissions" });
+    let forbidden = Some(ErrorKind::Forbidden { code: "insufficient_role" });
     let no_organization = Some(ErrorKind::NotFound { code: "organization_not_found" });
     let unnamed = Some(ErrorKind::InvalidRequest { param: None, code: Some("organization_required") });
 
