@@ -184,7 +184,7 @@ fn keys_rotate(world: &World, globex: &User, own: &str) {
 
 fn a_tenant_is_deleted_without_a_trace(world: &World, acme: &User, of_globex: &str) {
     let files = names_under(&world.data());
-    let id = world.operator().get("/v1/tenants/acme").ok()["id"].as_str().unwrap().to_owned();
+    let id = world.id_of("acme");
     let hex = id.trim_start_matches("org_").replace('-', "");
     assert!(files.iter().any(|file| file.contains(&hex)), "{hex} names files: {files:#?}");
     assert!(world.cli(&["tenant", "delete", "acme"]).refusal().contains("--yes"));

@@ -18,7 +18,7 @@ fn ids(user: &User, path: &str) -> Vec<String> {
 fn case_04_what_is_made_belongs_to_the_keys_tenant_whatever_else_is_claimed() {
     let world = World::start_with(&["--workers", "0"], &[]);
     let (evil, acme) = (world.tenant("evil", "tuned"), world.tenant("acme", "tuned"));
-    let acme_id = text(&world.operator().get("/v1/tenants/acme").ok()["id"]);
+    let acme_id = world.id_of("acme");
     let theirs = text(&acme.upload("/v1/sources?name=theirs", &code()).ok()["id"]);
     let mut made = Vec::new();
     for header in ["x-tenant", "x-tenant-id", "x-organization-id", "x-forwarded-user", "x-atelier-tenant"] {
@@ -163,7 +163,7 @@ fn case_29_a_name_of_anothers_can_be_taken_as_if_it_were_free() {
 fn operators_act_for_tenants_and_tenants_for_themselves() {
     let world = World::start();
     let acme = world.tenant("acme", "shared");
-    let id = world.operator().get("/v1/tenants/acme").ok()["id"].as_str().unwrap().to_owned();
+    let id = world.id_of("acme");
     let ask = json!({"model": "atelier", "prompt": "def f(", "max_tokens": 8, "temperature": 0});
     let own = acme.complete(&ask);
     for name in ["acme", &id] {

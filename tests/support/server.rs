@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::User;
 use super::postgres::TestDatabase;
+use super::{User, postgres_command};
 
 /// How long a server may take to listen on a machine that is busy with other tests.
 const START_PATIENCE: Duration = Duration::from_secs(90);
@@ -343,6 +343,26 @@ impl World {
         let created = self.operator().post("/v1/tenants", &body);
         assert_eq!(created.status, 201, "{created:?}");
         self.user(Some(created.json()["key"]["value"].as_str().unwrap()))
+    }
+
+    /// The tenant's id, `org_…`.
+    pub fn id_of(&self, tenant: &str) -> String {
+        self.operator().get(&format!("/v1/tenants/{tenant}")).ok()["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Runs a statement past the server where the tenant of this id has its rows on PostgreSQL, as whoever may do
+    /// anything; it is given the schema. False where there is no PostgreSQL.
+    pub fn in_place_of(&self, id: &str, statement: impl FnOnce(&str) -> String) -> bool {
+        let Some(shared) = &self.database else { return false };
+        let hex = id.trim_start_matches("org_");
+        let (database, schema) = match self.separation.as_deref() {
+            Some("schema") => (shared.name.clone(), format!("tenant_{hex}")),
+            Some("database") => (format!("atelier_{hex}"), "atelier_tenants".to_owned()),
+            _ => (shared.name.clone(), "atelier_tenants".to_owned()),
+        };
+        let arguments = ["-qX", "-U", "postgres", "-d", &database, "-c", &statement(&schema)];
+        assert!(postgres_command("psql").args(arguments).output().unwrap().status.success());
+        true
     }
 
     /// Runs a command of ours against this server, found by its data folder.

@@ -34,6 +34,11 @@ impl Place {
         self.data.join(URL_FILE).exists() || (!self.is_told && environment::url().is_some())
     }
 
+    /// What a further command must say to mean the same folder.
+    pub fn flag(&self) -> String {
+        if self.is_told { format!(" --data {}", self.data.display()) } else { String::new() }
+    }
+
     /// The server's address, and how to have one there if nobody answers.
     fn url(&self) -> Result<(String, String)> {
         let told = environment::url();

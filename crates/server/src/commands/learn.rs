@@ -14,8 +14,8 @@ pub async fn run(place: &Place, args: LearnArgs, output: Output) -> Result<()> {
     let client = Client::find(place)?.for_tenant(tenant);
     let source = runs::give_source(&client, &args.path).await?;
     let run = runs::start(&client, "learn", &source, recipe(&args.recipe)).await?;
-    let of_tenant = tenant.map(|name| format!(" --tenant {name}")).unwrap_or_default();
-    let queued = format!("Run {0} is queued. `atelier runs follow {0}{of_tenant}` follows it", text(&run["id"]));
+    let flags = tenant.map(|name| format!(" --tenant {name}")).unwrap_or_default() + &place.flag();
+    let queued = format!("Run {0} is queued. `atelier runs follow {0}{flags}` follows it", text(&run["id"]));
     if !args.wait {
         return output.result(&json!({"run": run["id"], "status": run["status"]}), || format!("{queued}."));
     }

@@ -141,9 +141,10 @@ pub async fn run(place: &Place, command: TenantCommand, output: Output) -> Resul
             output.result(&tenant, || {
                 format!(
                     "Created tenant {name} on plan {}.\nKey (shown only now): {}\nNext: atelier learn --tenant {name} \
-                     PATH --wait",
+                     PATH --wait{}",
                     plan.name(),
-                    text(&tenant["key"])
+                    text(&tenant["key"]),
+                    place.flag()
                 )
             })
         }
