@@ -8,6 +8,7 @@ mod support;
 mod attacks;
 mod audit;
 mod bad_input;
+mod commands;
 mod crash;
 mod damage;
 mod edge;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use crate::support::{Style, User, World, write_code};
+use crate::support::{Style, User, World, files_under, write_code};
 
 /// Makes sense to both styles.
 const PREFIX: &str = "from harbor.gates import gate, Verdict, Ledger\n\n\n";
@@ -183,15 +183,15 @@ fn keys_rotate(world: &World, globex: &User, own: &str) {
 }
 
 fn a_tenant_is_deleted_without_a_trace(world: &World, acme: &User, of_globex: &str) {
-    let files = files_under(&world.data());
-    let id = world.operator().get("/v1/tenants/acme").ok()["id"].as_str().unwrap().to_owned();
+    let files = names_under(&world.data());
+    let id = world.id_of("acme");
     let hex = id.trim_start_matches("org_").replace('-', "");
     assert!(files.iter().any(|file| file.contains(&hex)), "{hex} names files: {files:#?}");
     assert!(world.cli(&["tenant", "delete", "acme"]).refusal().contains("--yes"));
     let deleted = world.cli(&["tenant", "delete", "acme", "--yes"]).object();
     assert_eq!((&deleted["id"], &deleted["deleted"]), (&json!(id), &json!(true)));
     assert_eq!(acme.get("/v1/models").status, 401);
-    let left: Vec<String> = files_under(&world.data()).into_iter().filter(|file| file.contains(&hex)).collect();
+    let left: Vec<String> = names_under(&world.data()).into_iter().filter(|file| file.contains(&hex)).collect();
     assert_eq!(left, [] as [String; 0]);
     let names = world.cli(&["tenant", "list"]).object();
     let names: Vec<&str> = names["data"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
@@ -202,20 +202,8 @@ fn a_tenant_is_deleted_without_a_trace(world: &World, acme: &User, of_globex: &s
     assert_eq!(globex.complete(&greedy("atelier")), of_globex, "the others notice nothing");
 }
 
-fn files_under(folder: &Path) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                found.push(path.display().to_string());
-            }
-        }
-    }
-    found
+fn names_under(folder: &Path) -> Vec<String> {
+    files_under(folder).iter().map(|path| path.display().to_string()).collect()
 }
 
 /// What an answer's usage counts, and that it adds up.

@@ -4,18 +4,11 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tempfile::TempDir;
 
-use crate::support::{Command, Process, World, client_trusting, runtime};
-
-/// How long a renewed certificate may take to be served, and a bad one to be noticed.
-const RELOAD_PATIENCE: Duration = Duration::from_secs(60);
-/// Time between two looks.
-const POLL: Duration = Duration::from_millis(100);
+use crate::support::{Command, Process, World, client_trusting, runtime, wait_until};
 
 /// Somebody who signs certificates.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -68,14 +61,6 @@ fn health(url: &str, trusted: &[&str]) -> Result<(u16, reqwest::Version), reqwes
 fn check_refused(url: &str, trusted: &[&str]) {
     let error = health(url, trusted).unwrap_err();
     assert!(format!("{error:?}").contains("InvalidCertificate"), "{error:?}");
-}
-
-fn wait_until(what: &str, holds: impl Fn() -> bool) {
-    let started = Instant::now();
-    while !holds() {
-        assert!(started.elapsed() < RELOAD_PATIENCE, "{what}");
-        thread::sleep(POLL);
-    }
 }
 
 #[test]

@@ -18,7 +18,7 @@ fn ids(user: &User, path: &str) -> Vec<String> {
 fn case_04_what_is_made_belongs_to_the_keys_tenant_whatever_else_is_claimed() {
     let world = World::start_with(&["--workers", "0"], &[]);
     let (evil, acme) = (world.tenant("evil", "tuned"), world.tenant("acme", "tuned"));
-    let acme_id = text(&world.operator().get("/v1/tenants/acme").ok()["id"]);
+    let acme_id = world.id_of("acme");
     let theirs = text(&acme.upload("/v1/sources?name=theirs", &code()).ok()["id"]);
     let mut made = Vec::new();
     for header in ["x-tenant", "x-tenant-id", "x-organization-id", "x-forwarded-user", "x-atelier-tenant"] {
@@ -154,7 +154,7 @@ fn case_29_a_name_of_anothers_can_be_taken_as_if_it_were_free() {
     // Whether a tenant's name is taken is the operator's to know.
     for name in ["acme", "nobody-has-this"] {
         let answer = evil.post("/v1/tenants", &json!({"name": name, "plan": "shared"}));
-        assert_eq!(answer.status, 404, "{answer:?}");
+        assert_eq!((answer.status, &answer.error()["code"]), (403, &json!("insufficient_role")), "{answer:?}");
         assert_eq!(answer.error(), evil.post("/v1/tenants", &json!({"name": "x", "plan": "shared"})).error());
     }
 }
@@ -163,7 +163,7 @@ fn case_29_a_name_of_anothers_can_be_taken_as_if_it_were_free() {
 fn operators_act_for_tenants_and_tenants_for_themselves() {
     let world = World::start();
     let acme = world.tenant("acme", "shared");
-    let id = world.operator().get("/v1/tenants/acme").ok()["id"].as_str().unwrap().to_owned();
+    let id = world.id_of("acme");
     let ask = json!({"model": "atelier", "prompt": "def f(", "max_tokens": 8, "temperature": 0});
     let own = acme.complete(&ask);
     for name in ["acme", &id] {
@@ -171,8 +171,8 @@ fn operators_act_for_tenants_and_tenants_for_themselves() {
         assert_eq!(acme.acting_for(name).complete(&ask), own, "a key's own tenant may be named");
     }
     assert_eq!(acme.get("/v1/tenants/acme").ok()["id"], json!(id));
-    assert_eq!(acme.patch("/v1/tenants/acme", &json!({"plan": "tuned"})).status, 404, "the plan is the operator's");
-    assert_eq!(acme.delete("/v1/tenants/acme").status, 404);
+    assert_eq!(acme.patch("/v1/tenants/acme", &json!({"plan": "tuned"})).status, 403, "the plan is the operator's");
+    assert_eq!(acme.delete("/v1/tenants/acme").status, 403);
     let rotated = acme.post("/v1/tenants/acme/keys", &json!({})).ok();
     assert_eq!(acme.get("/v1/models").status, 401);
     let renewed = world.user(rotated["value"].as_str());

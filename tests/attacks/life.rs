@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::{Answer, Archive, Style, User, World, archive_of, postgres_command, start_run};
+use crate::support::{Answer, Archive, Style, User, World, archive_of, files_under, start_run};
 
 /// Words of our inside that no answer may hold.
 const INSIDE: [&str; 14] = [
@@ -35,44 +35,19 @@ fn check_says_nothing(world: &World, answer: &Answer) {
     assert!(answer.header("x-request-id").is_some_and(|id| id.starts_with("req_")), "{text}");
 }
 
-/// Files under a folder whose names end so.
-fn files_ending(folder: &std::path::Path, ending: &str) -> Vec<std::path::PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(files_ending(&path, ending));
-        } else if path.to_string_lossy().ends_with(ending) {
-            found.push(path);
-        }
-    }
-    found
-}
-
 /// Method, target and body of a bad request.
 type Bad = (&'static str, &'static str, Option<(&'static str, &'static [u8])>);
 
 /// Takes a tenant's rows away from under the server.
 fn destroy_rows(world: &World, tenant: &str) {
-    if let Some(shared) = world.database() {
-        let tenant = world.operator().get(&format!("/v1/tenants/{tenant}")).ok();
-        let id = tenant["id"].as_str().unwrap().trim_start_matches("org_").to_owned();
-        let (database, schema) = match tenant["separation"].as_str().unwrap() {
-            "schema" => (shared.name.clone(), format!("tenant_{id}")),
-            "database" => (format!("atelier_{id}"), "atelier_tenants".to_owned()),
-            _ => (shared.name.clone(), "atelier_tenants".to_owned()),
-        };
-        let statement = format!("ALTER SCHEMA {schema} RENAME TO gone");
-        let output =
-            postgres_command("psql").args(["-qX", "-U", "postgres", "-d", &database, "-c", &statement]).output();
-        assert!(output.unwrap().status.success());
+    if world.in_place_of(&world.id_of(tenant), |schema| format!("ALTER SCHEMA {schema} RENAME TO gone")) {
         return;
     }
-    for ending in [".db", ".db-wal", ".db-shm"] {
-        for file in
-            files_ending(&world.data(), ending).iter().filter(|file| !file.to_string_lossy().contains("control"))
-        {
-            fs::write(file, [0x55; 65_536]).unwrap();
+    let is_rows = |name: &str| [".db", ".db-wal", ".db-shm"].iter().any(|ending| name.ends_with(ending));
+    for file in files_under(&world.data()) {
+        let name = file.to_string_lossy();
+        if is_rows(&name) && !name.contains("control") {
+            fs::write(&file, [0x55; 65_536]).unwrap();
         }
     }
 }

@@ -1,5 +1,10 @@
 //! A server to test against, and the people who use it: `operator`, `admin`, `stranger`, `anon`.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
 mod code;
 #[path = "../../crates/store/tests/store/postgres.rs"]
 mod postgres;
@@ -10,3 +15,30 @@ pub use code::{Archive, Style, archive_of, archive_with, write_code};
 pub use postgres::command as postgres_command;
 pub use server::{Command, Process, World, quick, shipped_base, start_run};
 pub use user::{Answer, User, client_trusting, http, runtime};
+
+/// How long [`wait_until`] waits for what a busy machine does in a moment.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// Time between two looks.
+const POLL: Duration = Duration::from_millis(50);
+
+/// Waits until it is so; what to say where it never is.
+pub fn wait_until(what: &str, holds: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < PATIENCE, "{what}");
+        thread::sleep(POLL);
+    }
+}
+
+/// Every file beneath a folder.
+pub fn files_under(folder: &Path) -> Vec<PathBuf> {
+    let mut folders = vec![folder.to_owned()];
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { folders.push(path) } else { files.push(path) }
+        }
+    }
+    files
+}

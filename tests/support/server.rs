@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::User;
 use super::postgres::TestDatabase;
+use super::{User, postgres_command};
 
 /// How long a server may take to listen on a machine that is busy with other tests.
 const START_PATIENCE: Duration = Duration::from_secs(90);
@@ -53,6 +53,8 @@ pub fn shipped_base() -> PathBuf {
 #[derive(Debug)]
 pub struct Command {
     pub succeeded: bool,
+    /// The exit status; none where a signal ended it.
+    pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
 }
@@ -60,13 +62,23 @@ pub struct Command {
 impl Command {
     /// Runs the binary to its end.
     pub fn run(arguments: &[&str]) -> Self {
-        Self::of(atelier().args(arguments))
+        Self::run_with(&[], arguments)
+    }
+
+    /// The same with these variables.
+    pub fn run_with(variables: &[(&str, &str)], arguments: &[&str]) -> Self {
+        Self::of(atelier().envs(variables.iter().copied()).args(arguments))
     }
 
     fn of(command: &mut std::process::Command) -> Self {
         let output = command.stdin(Stdio::null()).output().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        Self { succeeded: output.status.success(), stdout: text(output.stdout), stderr: text(output.stderr) }
+        Self {
+            succeeded: output.status.success(),
+            code: output.status.code(),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
     }
 
     /// The one JSON object on standard output of a command that succeeded.
@@ -120,9 +132,21 @@ impl Process {
                 command
             }
         };
+        command.arg("serve").args(arguments).envs(variables.iter().copied());
+        Self::start(log_folder, command)
+    }
+
+    /// Starts `atelier demo` with these arguments.
+    pub fn spawn_demo(log_folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut command = atelier();
+        command.arg("demo").args(arguments).envs(variables.iter().copied());
+        Self::start(log_folder, command)
+    }
+
+    fn start(log_folder: &Path, mut command: std::process::Command) -> Self {
         let (log, stdout) = (log_folder.join("stderr.log"), log_folder.join("stdout.log"));
         let appended = File::options().create(true).append(true).open(&log).unwrap();
-        command.arg("serve").args(arguments).envs(variables.iter().copied()).stdin(Stdio::null());
+        command.stdin(Stdio::null());
         let child = command.stdout(File::create(&stdout).unwrap()).stderr(appended).spawn().unwrap();
         Self { child, log, stdout }
     }
@@ -319,6 +343,26 @@ impl World {
         let created = self.operator().post("/v1/tenants", &body);
         assert_eq!(created.status, 201, "{created:?}");
         self.user(Some(created.json()["key"]["value"].as_str().unwrap()))
+    }
+
+    /// The tenant's id, `org_…`.
+    pub fn id_of(&self, tenant: &str) -> String {
+        self.operator().get(&format!("/v1/tenants/{tenant}")).ok()["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Runs a statement past the server where the tenant of this id has its rows on PostgreSQL, as whoever may do
+    /// anything; it is given the schema. False where there is no PostgreSQL.
+    pub fn in_place_of(&self, id: &str, statement: impl FnOnce(&str) -> String) -> bool {
+        let Some(shared) = &self.database else { return false };
+        let hex = id.trim_start_matches("org_");
+        let (database, schema) = match self.separation.as_deref() {
+            Some("schema") => (shared.name.clone(), format!("tenant_{hex}")),
+            Some("database") => (format!("atelier_{hex}"), "atelier_tenants".to_owned()),
+            _ => (shared.name.clone(), "atelier_tenants".to_owned()),
+        };
+        let arguments = ["-qX", "-U", "postgres", "-d", &database, "-c", &statement(&schema)];
+        assert!(postgres_command("psql").args(arguments).output().unwrap().status.success());
+        true
     }
 
     /// Runs a command of ours against this server, found by its data folder.

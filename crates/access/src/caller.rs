@@ -137,7 +137,8 @@ impl Caller {
     /// [`Denied`] when the policy says no.
     pub fn grant<R: Right>(&self, right: R) -> Result<Granted<R>, Denied> {
         if !policy::permits(self, right.tenant(), R::ACTION) {
-            return Err(self.refuse(R::ACTION));
+            let denied = self.refuse(R::ACTION);
+            return Err(policy::shortfall(self, right.tenant(), R::ACTION).unwrap_or(denied));
         }
         if R::ACTION.shows_what_is_a_tenants() && policy::standing(self, right.tenant()) == Standing::OperatorActing {
             self.1.tell(|witness| witness.acted(self, R::ACTION));
@@ -145,7 +146,7 @@ impl Caller {
         Ok(Granted::new(right, self.clone()))
     }
 
-    /// What somebody hears who may not do this; the witness hears of it too, for a caller who showed a key.
+    /// What a stranger hears, and whoever must not learn more; the witness hears of it too, for a caller who showed a key.
     #[must_use]
     pub fn refuse(&self, action: Action) -> Denied {
         match self.0 {

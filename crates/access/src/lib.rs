@@ -22,6 +22,8 @@ pub use policy::Standing;
 pub use right::{Action, Right};
 pub use witness::Witness;
 
+use atelier_domain::{Role, Scope};
+
 /// Why a caller may not do something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
@@ -31,9 +33,22 @@ pub enum Denied {
     /// The caller is known and the thing is not for them: it must look as if it did not exist (404).
     #[error("not found")]
     Hidden,
+    /// The key's role is not one that may do this to its own tenant, or to the installation. It hides nothing: who may
+    /// do what is no secret, and whether there is such a thing was not looked at (403).
+    #[error("the role {role} may not {}", action.as_str())]
+    BeyondRole {
+        /// What the key is.
+        role: Role,
+        /// What was asked for; [`policy::roles_for`] says who may.
+        action: Action,
+    },
     /// The caller manages keys and would hand out a right that its own key has not.
     #[error("a key cannot be given rights that the key which makes it has not")]
     Exceeds,
+    /// The caller's role would do, and its key was not given this scope of the role's rights (403). It tells a key's
+    /// holder of his own key and of nothing else.
+    #[error("the key has not the scope `{0}`")]
+    OutOfScope(Scope),
     /// The key is good, and its tenant is suspended: nothing goes until the operator says so (403).
     #[error("the tenant is suspended")]
     Suspended,

@@ -2,6 +2,7 @@
 
 use atelier_domain::{Role, TenantId};
 
+use crate::Denied;
 use crate::caller::{Caller, Who};
 use crate::right::Action;
 
@@ -73,6 +74,28 @@ pub(crate) fn permits(caller: &Caller, tenant: Option<TenantId>, action: Action)
     caller.scopes().contains(action.scope()) && allows(standing(caller, tenant), action)
 }
 
+/// What a tenant's own key lacks for this, where saying so tells nothing that it does not know: about its own tenant and
+/// about the installation, of which nothing was looked up. None for everybody else.
+pub(crate) fn shortfall(caller: &Caller, tenant: Option<TenantId>, action: Action) -> Option<Denied> {
+    let Who::Tenant(holder) = &caller.0 else { return None };
+    if tenant.is_some_and(|tenant| tenant != holder.tenant) {
+        return None;
+    }
+    if allows(standing(caller, tenant), action) {
+        Some(Denied::OutOfScope(action.scope()))
+    } else {
+        Some(Denied::BeyondRole { role: holder.role, action })
+    }
+}
+
+/// The roles of a tenant's keys that may do this, least first; the operator's where there is none.
+#[must_use]
+pub fn roles_for(action: Action) -> Vec<Role> {
+    let mut roles = vec![Role::Reader, Role::Service, Role::Member, Role::Admin];
+    roles.retain(|role| action.is_of_a_tenant() && allows(standing_of(*role), action));
+    if roles.is_empty() { vec![Role::Operator] } else { roles }
+}
+
 /// Whether this standing may do this, given that the key's scopes do. The snapshot of the whole table lies beside this file.
 #[must_use]
 pub fn allows(standing: Standing, action: Action) -> bool {
@@ -141,9 +164,9 @@ pub fn allows(standing: Standing, action: Action) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Right;
     use crate::caller::Holder;
     use crate::right::{CompleteAs, CreateTenant, ManageKeys, ManageTenant, ReadAudit, StartRun, WorkJobs};
-    use crate::{Denied, Right};
     use atelier_domain::{KeyId, Scope, Scopes, Timestamp};
 
     fn tenant(byte: u8) -> TenantId {
@@ -192,15 +215,36 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_is_told_nothing_and_nobody_is_asked_for_a_key() {
+    fn a_stranger_is_told_nothing_and_ones_own_key_what_it_lacks() {
         let (yes, no_key, hidden) = (Ok(()), Err(Denied::NotAuthenticated), Err(Denied::Hidden));
-        check(CompleteAs { tenant: tenant(1) }, [no_key, hidden, hidden, yes, yes, yes, yes, hidden]);
+        let of = |role, action| Err(Denied::BeyondRole { role, action });
+        let all = |action| [Role::Admin, Role::Member, Role::Service, Role::Reader].map(|role| of(role, action));
         check(CompleteAs { tenant: tenant(2) }, [no_key, hidden, hidden, hidden, hidden, hidden, hidden, hidden]);
-        check(ManageTenant { tenant: tenant(1) }, [no_key, hidden, yes, yes, hidden, hidden, hidden, hidden]);
-        check(ReadAudit { tenant: tenant(1) }, [no_key, hidden, hidden, yes, yes, hidden, hidden, yes]);
-        check(StartRun { tenant: tenant(1) }, [no_key, hidden, hidden, yes, yes, hidden, yes, hidden]);
-        check(CreateTenant, [no_key, hidden, yes, yes, hidden, hidden, hidden, hidden]);
-        check(WorkJobs, [no_key, yes, hidden, hidden, hidden, hidden, hidden, hidden]);
+        let reader = of(Role::Reader, Action::CompleteAs);
+        check(CompleteAs { tenant: tenant(1) }, [no_key, hidden, hidden, yes, yes, yes, yes, reader]);
+        let [admin, member, service, reader] = all(Action::ManageTenant);
+        check(ManageTenant { tenant: tenant(1) }, [no_key, hidden, yes, yes, admin, member, service, reader]);
+        let [_, member, service, _] = all(Action::ReadAudit);
+        check(ReadAudit { tenant: tenant(1) }, [no_key, hidden, hidden, yes, yes, member, service, yes]);
+        let [_, member, _, reader] = all(Action::StartRun);
+        check(StartRun { tenant: tenant(1) }, [no_key, hidden, hidden, yes, yes, member, yes, reader]);
+        let [admin, member, service, reader] = all(Action::CreateTenant);
+        check(CreateTenant, [no_key, hidden, yes, yes, admin, member, service, reader]);
+        let [admin, member, service, reader] = all(Action::WorkJobs);
+        check(WorkJobs, [no_key, yes, hidden, hidden, admin, member, service, reader]);
+    }
+
+    #[test]
+    fn who_may_do_what_is_said_with_the_least_role_first() {
+        for (action, expected) in [
+            (Action::ReadModels, vec![Role::Reader, Role::Service, Role::Member, Role::Admin]),
+            (Action::StartRun, vec![Role::Service, Role::Admin]),
+            (Action::ManageKeys, vec![Role::Admin]),
+            (Action::ManageTenant, vec![Role::Operator]),
+            (Action::CreateTenant, vec![Role::Operator]),
+        ] {
+            assert_eq!(roles_for(action), expected, "{action:?}");
+        }
     }
 
     #[test]
@@ -234,7 +278,9 @@ mod tests {
         }
         let editor = holder(Role::Admin, Scopes::of(&[Scope::Complete]));
         assert!(editor.grant(CompleteAs { tenant: tenant(1) }).is_ok());
-        assert!(editor.grant(StartRun { tenant: tenant(1) }).is_err());
-        assert!(editor.grant(ManageKeys { tenant: tenant(1) }).is_err());
+        let lacks = |scope| Err(Denied::OutOfScope(scope));
+        assert_eq!(editor.grant(StartRun { tenant: tenant(1) }).map(|_| ()), lacks(Scope::Learn));
+        assert_eq!(editor.grant(ManageKeys { tenant: tenant(1) }).map(|_| ()), lacks(Scope::Manage));
+        assert_eq!(editor.grant(ManageKeys { tenant: tenant(2) }).map(|_| ()), Err(Denied::Hidden));
     }
 }

@@ -1,6 +1,7 @@
 //! What can go wrong in a use case, and what kind of trouble it is for the one who asked.
 
-use atelier_access::Denied;
+use atelier_access::{Action, Denied, policy};
+use atelier_domain::{Role, Scope};
 use atelier_engine::{EngineError, SubmitError};
 use atelier_model::ModelError;
 use atelier_store::StoreError;
@@ -35,6 +36,22 @@ pub enum PlatformError {
          now is counted. Go on with another key."
     )]
     KeyEnded,
+    /// The key was not given this part of its role's rights.
+    #[error(
+        "This key may not do this: it has not the scope `{scope}`. Use a key that has it, or have it added to this one."
+    )]
+    OutOfScope {
+        /// What is missing.
+        scope: Scope,
+    },
+    /// The key's role is not one that may do this.
+    #[error("This key has the role `{role}`, and this needs `{}`.", words(&policy::roles_for(*action)))]
+    BeyondRole {
+        /// What the key is.
+        role: Role,
+        /// What was asked for.
+        action: Action,
+    },
     /// The tenant is suspended.
     #[error("This organization is suspended. Nothing of it is lost; ask whoever runs this server to resume it.")]
     Suspended,
@@ -204,6 +221,8 @@ impl PlatformError {
             Self::Source(_) => ErrorKind::InvalidRequest { param: None, code: Some("invalid_source") },
             Self::NotAuthenticated | Self::KeyEnded => ErrorKind::NotAuthenticated,
             Self::Suspended => ErrorKind::Forbidden { code: "organization_suspended" },
+            Self::OutOfScope { .. } => ErrorKind::Forbidden { code: "insufficient_scope" },
+            Self::BeyondRole { .. } => ErrorKind::Forbidden { code: "insufficient_role" },
             Self::NotFound { code, .. } => ErrorKind::NotFound { code },
             Self::Conflict { code, .. } => ErrorKind::Conflict { code },
             Self::TooManyRequests { retry_after_ms, .. } => {
@@ -272,11 +291,17 @@ impl PlatformError {
     }
 }
 
+fn words(roles: &[Role]) -> String {
+    roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join("` or `")
+}
+
 impl From<Denied> for PlatformError {
     fn from(denied: Denied) -> Self {
         match denied {
             Denied::NotAuthenticated => Self::NotAuthenticated,
             Denied::Hidden => Self::not_found(),
+            Denied::OutOfScope(scope) => Self::OutOfScope { scope },
+            Denied::BeyondRole { role, action } => Self::BeyondRole { role, action },
             Denied::Suspended => Self::Suspended,
             Denied::Exceeds => Self::invalid(
                 "A key cannot be given a role or scopes that the key which makes it has not. Ask for less, or use \

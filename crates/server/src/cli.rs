@@ -1,30 +1,58 @@
-//! The command line, as people see it in `--help`.
+//! The command line, as people see it in `--help`: every command with an example, arguments in groups, and the
+//! variables of the environment beside the flags that they stand for.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use atelier_domain::{ParseError, TenantId, TenantName};
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+use crate::client::Place;
 use crate::commands::audit::AuditCommand;
 use crate::commands::key::KeyCommand;
+use crate::commands::runs::RunsArgs;
+use crate::commands::tenant::TenantCommand;
+use crate::listen;
 
 /// Where everything lives unless told otherwise.
 const DEFAULT_DATA: &str = "./atelier-data";
 
+/// The heading of what every command takes.
+const EVERYWHERE: &str = "Options of every command";
+
+/// What stands under the list of commands.
+const FIRST_STEPS: &str = "\
+First steps:
+  atelier demo                                  see the whole line in a few minutes
+  atelier serve                                 start a server on 127.0.0.1:8080
+  atelier tenant create acme --plan tuned       make a tenant and its key
+  atelier learn --tenant acme ./code --wait     teach it that tenant's code
+
+All commands but `serve`, `demo`, `root-key`, `openapi` and `completions` talk to the running server. They find it, and
+the operator's key, in the data folder; `doctor` looks at the folder and the database too.
+
+Environment:
+  ATELIER_URL     the server to ask, as https://atelier.example.com, instead of that of the data folder
+  ATELIER_KEY     the key to ask with, an operator's or a tenant's, instead of that of the data folder
+  ATELIER_CA      file of certificates to trust in HTTPS, instead of the system's
+  RUST_LOG        what to log on standard error, as atelier=debug
+  Other variables stand beside their flags, which win over them. With --data on the command line the server and the key
+  are those of that folder, whatever ATELIER_URL and ATELIER_KEY say.
+
+Exit status: 0 for success; 1 for an error, which is said on standard error; 2 for a command line that is none; 3 for a
+run that was waited for and was refused, failed or was cancelled.";
+
 /// One shared base model for code, one small adapter per tenant, behind an OpenAI-compatible API.
 #[derive(Debug, Parser)]
-#[command(
-    name = "atelier",
-    version,
-    after_help = "First steps:\n  atelier demo                                  see the whole line in a few minutes\n  atelier serve                                 start a server on 127.0.0.1:8080\n  atelier tenant create acme --plan tuned       make a tenant and its key\n  atelier learn --tenant acme ./code --wait     teach it that tenant's code\n\nAll commands but `serve`, `demo`, `root-key` and `openapi` talk to the running server. They find it through --data,\nor through ATELIER_URL and ATELIER_KEY; ATELIER_CA names the certificates that they trust instead of the system's."
-)]
+#[command(name = "atelier", version, after_help = FIRST_STEPS)]
 pub struct Cli {
     /// Folder of the server: databases, blobs, the operator's key, the root key.
-    #[arg(long, global = true, env = "ATELIER_DATA", default_value = DEFAULT_DATA, value_name = "DIR")]
+    #[arg(long, global = true, env = "ATELIER_DATA", default_value = DEFAULT_DATA, value_name = "DIR", help_heading = EVERYWHERE)]
     pub data: PathBuf,
 
     /// Print one JSON object on standard output and everything else on standard error.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
     pub json: bool,
 
     /// What to do.
@@ -32,12 +60,32 @@ pub struct Cli {
     pub command: Command,
 }
 
+impl Cli {
+    /// Reads the command line, and says which server it is about; ends the process where it is none, or asks for help.
+    pub fn read() -> (Self, Place) {
+        let matches = Self::command().get_matches();
+        let cli = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        let is_told = matches.value_source("data") == Some(ValueSource::CommandLine);
+        let place = Place { data: cli.data.clone(), is_told };
+        (cli, place)
+    }
+}
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Start the server.
+    #[command(
+        after_help = "Examples:\n  atelier serve\n  atelier serve --listen 0.0.0.0:443 --tls-cert fullchain.pem --tls-key privkey.pem --url https://atelier.example.com"
+    )]
     Serve(ServeArgs),
     /// Show the whole line: two tenants, two styles, one base model.
+    ///
+    /// Everything lies in a temporary folder, which goes when the demo ends; with --data DIR on the command line in that
+    /// folder, which must be new and stays: `atelier serve --data DIR` goes on with it.
+    #[command(
+        after_help = "Examples:\n  atelier demo\n  atelier demo --exit --json\n  atelier demo --tenant ours=../our-code --tenant theirs=../their-code"
+    )]
     Demo(DemoArgs),
     /// Create, list, change and delete tenants.
     Tenant {
@@ -51,23 +99,30 @@ pub enum Command {
         #[command(subcommand)]
         command: KeyCommand,
     },
-    /// Change the key that wraps the keys of all data, while no server runs.
-    RootKey {
-        /// What to do with it.
-        #[command(subcommand)]
-        command: RootKeyCommand,
-    },
-    /// Learn from a folder of code; the better adapter goes live by itself.
+    /// Learn from a folder of code; a version that beats what is live goes live by itself.
+    #[command(
+        after_help = "Exit status: 0 when a new version is live, or without --wait when the run is queued; 3 when the run was refused (the\nnew version does not beat what is live, or there is too little text), failed or was cancelled: what was live stays.\n\nExample:\n  atelier learn --tenant acme ./code --wait"
+    )]
     Learn(LearnArgs),
+    /// List a tenant's runs, newest first; cancel or follow one.
+    #[command(
+        after_help = "Examples:\n  atelier runs --tenant acme\n  atelier runs follow run_0190d1f2a3b47c5d8e9f001122334455 --tenant acme\n  atelier runs cancel run_0190d1f2a3b47c5d8e9f001122334455 --tenant acme"
+    )]
+    Runs(RunsArgs),
     /// List a tenant's versions and what is live.
+    #[command(after_help = "Example:\n  atelier versions --tenant acme")]
     Versions(TenantArg),
     /// Serve an older version again.
+    #[command(after_help = "Examples:\n  atelier rollback --tenant acme\n  atelier rollback --tenant acme --to 3")]
     Rollback(RollbackArgs),
     /// Complete at the end of a line of a file, with what the tenant is served.
+    #[command(after_help = "Example:\n  atelier complete --tenant acme --file src/orders.py --line 12")]
     Complete(CompleteArgs),
-    /// Measure what the tenant is served against the base on code that it has not seen.
+    /// Measure what the tenant is served against the base, on code that it has not learned from.
+    #[command(after_help = "Example:\n  atelier eval --tenant acme ./newer-code")]
     Eval(EvalArgs),
-    /// Print a tenant's use of the last days.
+    /// Print a tenant's use of the last 30 days.
+    #[command(after_help = "Example:\n  atelier usage --tenant acme")]
     Usage(TenantArg),
     /// List what was done by whom, and check that the list is what was written.
     Audit {
@@ -76,9 +131,25 @@ pub enum Command {
         command: AuditCommand,
     },
     /// Check the machine, the data folder and the server, and say what to mend.
+    #[command(after_help = "Example:\n  atelier doctor --data /srv/atelier")]
     Doctor(DoctorArgs),
+    /// Change the key that wraps the keys of all data, while no server runs.
+    RootKey {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: RootKeyCommand,
+    },
     /// Print the OpenAPI document of the server.
+    #[command(after_help = "Example:\n  atelier openapi > openapi.json")]
     Openapi,
+    /// Print what makes a shell complete these commands.
+    #[command(
+        after_help = "Examples:\n  atelier completions bash > ~/.local/share/bash-completion/completions/atelier\n  atelier completions zsh > ~/.zfunc/_atelier     # with ~/.zfunc in fpath\n  atelier completions fish > ~/.config/fish/completions/atelier.fish"
+    )]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
 }
 
 /// How to serve.
@@ -116,9 +187,10 @@ pub struct ServeArgs {
 
 /// Where to listen and how.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Where to listen")]
 pub struct ListenArgs {
-    /// Address to listen on. One that others can reach needs TLS.
-    #[arg(long, env = "ATELIER_LISTEN", default_value = "127.0.0.1:8080", value_name = "IP:PORT")]
+    /// Address to listen on, or a name of this machine, such as localhost:8080. One that others can reach needs TLS.
+    #[arg(long, env = "ATELIER_LISTEN", default_value = "127.0.0.1:8080", value_name = "HOST:PORT", value_parser = listen::address)]
     pub listen: SocketAddr,
 
     /// Certificate, followed by those that signed it, in PEM format: speaks HTTPS. Read again when the file changes.
@@ -141,6 +213,7 @@ pub struct ListenArgs {
 
 /// Where the root key is, with which the keys of all data are wrapped.
 #[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Where the root key is")]
 pub struct RootKeyArgs {
     /// File of the root key, 32 bytes in base64 or hexadecimal, or ATELIER_ROOT_KEY with the key itself; a file in the
     /// data folder when absent, made with the folder. Keep a copy: without it the data cannot be read.
@@ -150,6 +223,7 @@ pub struct RootKeyArgs {
 
 /// Where rows are. The addresses may hold passwords: they are not printed.
 #[derive(Clone, Default, Args)]
+#[command(next_help_heading = "Where rows are")]
 pub struct DatabaseArgs {
     /// PostgreSQL database for rows, as postgres://USER@HOST/NAME with a role that owns nothing; SQLite files in the
     /// data folder when absent.
@@ -170,6 +244,7 @@ impl std::fmt::Debug for DatabaseArgs {
 
 /// What to load and how to run it.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "The model")]
 pub struct EngineArgs {
     /// Folder of the base model in Hugging Face layout; the small one that ships with Atelier when absent.
     #[arg(long, env = "ATELIER_BASE", value_name = "PATH")]
@@ -213,7 +288,7 @@ pub struct DemoArgs {
     pub exit: bool,
 
     /// Loopback address to listen on; port 0 takes a free one.
-    #[arg(long, default_value = "127.0.0.1:8080", value_name = "IP:PORT")]
+    #[arg(long, default_value = "127.0.0.1:8080", value_name = "HOST:PORT", value_parser = listen::address)]
     pub listen: SocketAddr,
 
     /// Where rows are; the database must be new.
@@ -225,115 +300,20 @@ pub struct DemoArgs {
     pub engine: EngineArgs,
 }
 
-/// What to do with tenants.
-#[derive(Debug, Subcommand)]
-pub enum TenantCommand {
-    /// Create a tenant; prints its key, once.
-    Create {
-        /// Lower-case letters, digits and hyphens.
-        name: String,
-        /// What it is served: the base alone, or the base with its own adapter.
-        #[arg(long, value_enum, default_value_t = PlanArg::Tuned)]
-        plan: PlanArg,
-        /// Where its rows are, on PostgreSQL; with the others' when absent.
-        #[arg(long, value_enum)]
-        separation: Option<SeparationArg>,
-    },
-    /// List all tenants.
-    List,
-    /// Move a tenant to another plan; its key and its model name stay.
-    Plan {
-        /// The tenant.
-        name: String,
-        /// The new plan.
-        #[arg(value_enum)]
-        plan: PlanArg,
-    },
-    /// Move a tenant's rows to a place of another kind, on PostgreSQL; its clients notice a pause.
-    Move {
-        /// The tenant.
-        name: String,
-        /// Where to.
-        #[arg(long, value_enum)]
-        separation: SeparationArg,
-    },
-    /// Let a tenant do nothing for now: its keys answer 403, its streams are cut, its runs wait; its data stays.
-    Suspend {
-        /// The tenant.
-        name: String,
-    },
-    /// Let a suspended tenant go on.
-    Resume {
-        /// The tenant.
-        name: String,
-    },
-    /// Make a new key, print it once, and revoke the tenant's others.
-    RotateKey {
-        /// The tenant.
-        name: String,
-    },
-    /// Erase a tenant, its keys, its data and its adapters; prints the certificate of it.
-    Delete {
-        /// The tenant.
-        name: String,
-        /// Do it without asking.
-        #[arg(long)]
-        yes: bool,
-    },
-    /// List the certificates of erased tenants.
-    Erased,
-}
-
-/// The plans that can be chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum PlanArg {
-    /// The base alone.
-    Shared,
-    /// The base with the tenant's own adapter.
-    Tuned,
-    /// A model process of its own.
-    Dedicated,
-}
-
-impl PlanArg {
-    /// The plan's name on the wire.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Shared => "shared",
-            Self::Tuned => "tuned",
-            Self::Dedicated => "dedicated",
-        }
-    }
-}
-
-/// Where a tenant's rows can be on PostgreSQL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum SeparationArg {
-    /// In tables that tenants share, under row level security.
-    Pooled,
-    /// In a schema of its own.
-    Schema,
-    /// In a database of its own.
-    Database,
-}
-
-impl SeparationArg {
-    /// The name on the wire.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Pooled => "pooled",
-            Self::Schema => "schema",
-            Self::Database => "database",
-        }
-    }
-}
-
 /// For which tenant.
 #[derive(Debug, Clone, Args)]
 pub struct TenantArg {
-    /// The tenant's name. Needed with the operator's key; with a tenant's own key it is that tenant.
-    #[arg(id = "tenant", long = "tenant", value_name = "NAME")]
+    /// The tenant's name or id. Needed with the operator's key; with a tenant's own key it is that tenant.
+    #[arg(id = "tenant", long = "tenant", value_name = "NAME", value_parser = tenant)]
     pub name: Option<String>,
+}
+
+/// A tenant's name or id. Whether there is one is for the server to say, but nothing else becomes part of a request.
+pub fn tenant(text: &str) -> Result<String, ParseError> {
+    if text.parse::<TenantId>().is_err() {
+        text.parse::<TenantName>()?;
+    }
+    Ok(text.to_owned())
 }
 
 /// What to learn from and how.
@@ -346,7 +326,7 @@ pub struct LearnArgs {
     /// A folder of code, or a tar.gz of one.
     pub path: PathBuf,
 
-    /// Wait until the run ends, with a progress bar.
+    /// Wait until the run ends, with a progress bar. Without it, `atelier runs` shows how it goes.
     #[arg(long)]
     pub wait: bool,
 
@@ -357,6 +337,7 @@ pub struct LearnArgs {
 
 /// The recipe's numbers, where you want others.
 #[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "The recipe's numbers, where you want others")]
 pub struct RecipeArgs {
     /// Rank of the adapter.
     #[arg(long, value_name = "N")]
@@ -415,7 +396,8 @@ pub struct EvalArgs {
     /// For which tenant.
     #[command(flatten)]
     pub tenant: TenantArg,
-    /// A folder of code that the tenant's adapter has not learned from.
+    /// A folder of code, or a tar.gz of one, that what is served has not learned from: measured on what it has, it looks
+    /// better than it is.
     pub path: PathBuf,
 }
 
@@ -440,6 +422,9 @@ pub struct DoctorArgs {
 pub enum RootKeyCommand {
     /// Make a new root key and wrap every tenant's data key with it. No server may run; killed at any moment, it leaves
     /// data that the next start reads.
+    #[command(
+        after_help = "Examples:\n  atelier root-key rotate --data /srv/atelier\n  atelier root-key rotate --data /srv/atelier --next /run/keys/atelier --data-keys"
+    )]
     Rotate {
         /// File of a new key that you made: name it at the next start. Without it the new key takes the old one's place
         /// in its file.

@@ -1,9 +1,11 @@
 //! A small client of our own API: how the commands reach the running server.
 
-use std::path::Path;
+use std::fmt;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
-use reqwest::{Method, RequestBuilder, Response};
+use reqwest::{Method, RequestBuilder, Response, Url};
 use serde_json::Value;
 
 use crate::environment;
@@ -17,6 +19,80 @@ pub const OPERATOR_KEY_FILE: &str = "operator-key";
 /// How an operator's key begins.
 const OPERATOR_KEY_PREFIX: &str = "atl_o_";
 
+/// Where a command looks for its server.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The data folder.
+    pub data: PathBuf,
+    /// Whether the command line names it: then the server of the environment is not the one that is meant.
+    pub is_told: bool,
+}
+
+impl Place {
+    /// Whether there is something to find a server by.
+    pub fn names_a_server(&self) -> bool {
+        self.data.join(URL_FILE).exists() || (!self.is_told && environment::url().is_some())
+    }
+
+    /// What a further command must say to mean the same folder.
+    pub fn flag(&self) -> String {
+        if self.is_told { format!(" --data {}", self.data.display()) } else { String::new() }
+    }
+
+    /// The server's address, and how to have one there if nobody answers.
+    fn url(&self) -> Result<(String, String)> {
+        let told = environment::url();
+        if let Some(url) = told.as_ref().filter(|_| !self.is_told) {
+            if !url.starts_with("http://") && !url.starts_with("https://") {
+                bail!("ATELIER_URL must begin with http:// or https://, as http://127.0.0.1:8080; it is `{url}`.");
+            }
+            return Ok((url.clone(), "ATELIER_URL names it: is that right, and does the server run?".to_owned()));
+        }
+        let data = self.data.display();
+        let start = format!("Start it with `atelier serve --data {data}`.");
+        let Some(url) = read_line(&self.data, URL_FILE)? else {
+            let passed_over = if told.is_some() { ", and --data goes before ATELIER_URL" } else { "" };
+            bail!(
+                "No server runs on {data}{passed_over}. Start one with `atelier serve --data {data}`, or set ATELIER_URL \
+                 and ATELIER_KEY and leave --data out, to ask one elsewhere."
+            );
+        };
+        Ok((url, start))
+    }
+
+    fn key(&self) -> Result<String> {
+        let of_folder = || read_line(&self.data, OPERATOR_KEY_FILE);
+        let key = if self.is_told {
+            of_folder()?.or_else(environment::key)
+        } else {
+            environment::key().map_or_else(of_folder, |key| Ok(Some(key)))?
+        };
+        key.with_context(|| {
+            let file = self.data.join(OPERATOR_KEY_FILE);
+            format!("No key to ask with: {} is not there. Set ATELIER_KEY.", file.display())
+        })
+    }
+}
+
+/// What a server answered instead of doing it.
+#[derive(Debug)]
+pub struct Refusal {
+    /// The HTTP status.
+    pub status: u16,
+    /// A stable word for programs, empty where the server said none.
+    pub code: String,
+    message: String,
+    url: String,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (HTTP {} from {})", self.message, self.status, self.url)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
 /// A server and a key for it.
 #[derive(Clone)]
 pub struct Client {
@@ -24,27 +100,16 @@ pub struct Client {
     url: String,
     key: String,
     tenant: Option<String>,
+    /// What to do where nobody answers.
+    advice: String,
 }
 
 impl Client {
-    /// Finds the server by ATELIER_URL and ATELIER_KEY, else by what it left in its data folder.
-    pub fn find(data: &Path) -> Result<Self> {
-        let url = match environment::url() {
-            Some(url) => url,
-            None => read_line(data, URL_FILE).with_context(|| {
-                format!(
-                    "No server found for {}. Start one with `atelier serve --data {0}`, or set ATELIER_URL and \
-                     ATELIER_KEY.",
-                    data.display()
-                )
-            })?,
-        };
-        let key = match environment::key() {
-            Some(key) => key,
-            None => read_line(data, OPERATOR_KEY_FILE)
-                .with_context(|| format!("No key: {} holds none. Set ATELIER_KEY.", data.display()))?,
-        };
-        Self::new(url, key)
+    /// Finds server and key: in the data folder where the command line names it, else by ATELIER_URL and ATELIER_KEY,
+    /// else in the data folder that there is without.
+    pub fn find(place: &Place) -> Result<Self> {
+        let (url, advice) = place.url()?;
+        Ok(Self { advice, ..Self::new(url, place.key()?)? })
     }
 
     /// A client of the server at `url`.
@@ -52,7 +117,7 @@ impl Client {
         let url = url.into().trim_end_matches('/').to_owned();
         // The server may be this very process; a proxy of the environment has no place between.
         let http = trusting(reqwest::Client::builder().no_proxy(), &url)?;
-        Ok(Self { http, url, key: key.into(), tenant: None })
+        Ok(Self { http, url, key: key.into(), tenant: None, advice: String::new() })
     }
 
     /// The same client, acting for a tenant.
@@ -102,19 +167,30 @@ impl Client {
     }
 
     async fn json(&self, request: RequestBuilder) -> Result<Value> {
-        Ok(self.check(request).await?.json().await?)
+        let answer = self.check(request).await?.json().await;
+        answer.with_context(|| format!("{} does not answer as Atelier does. Is it the right address?", self.url))
     }
 
     fn unreachable(&self, error: reqwest::Error) -> anyhow::Error {
-        let error = anyhow::Error::from(error);
+        let (url, advice) = (&self.url, &self.advice);
+        let has_connected = !error.is_connect();
+        let error = anyhow::Error::from(error.without_url());
         // Only its text says so: the client knows nothing of the TLS library.
-        let advice = if error.chain().any(|cause| cause.to_string().contains("certificate")) {
-            "is not known by its certificate. ATELIER_CA names a file with those to trust; ATELIER_URL or `serve --url` \
-             calls the server by the name in its certificate."
-        } else {
-            "does not answer. Is `atelier serve` running? `atelier doctor` looks."
-        };
-        error.context(format!("The server at {} {advice}", self.url))
+        if error.chain().any(|cause| cause.to_string().contains("certificate")) {
+            return error.context(format!(
+                "The server at {url} is not known by its certificate. ATELIER_CA names a file with those to trust; \
+                 ATELIER_URL or `serve --url` calls the server by the name in its certificate."
+            ));
+        }
+        if has_connected {
+            return anyhow!("The server at {url} broke off ({}). Does it still run?", error.root_cause());
+        }
+        // What the system says adds nothing where nobody listens.
+        let nobody = |cause: &std::io::Error| cause.kind() == ErrorKind::ConnectionRefused;
+        if error.chain().filter_map(|cause| cause.downcast_ref()).any(nobody) {
+            return anyhow!("No server answers at {url}. {advice}");
+        }
+        anyhow!("No server answers at {url} ({}). {advice}", error.root_cause())
     }
 
     async fn check(&self, request: RequestBuilder) -> Result<Response> {
@@ -122,11 +198,31 @@ impl Client {
         if response.status().is_success() {
             return Ok(response);
         }
-        let status = response.status();
+        let (status, asked) = (response.status(), response.url().clone());
         let body: Value = response.json().await.unwrap_or_default();
-        match body["error"]["message"].as_str() {
-            Some(message) => bail!("{message} (HTTP {})", status.as_u16()),
-            None => bail!("The server answered HTTP {status} without saying why."),
+        let Some(message) = body["error"]["message"].as_str() else {
+            bail!("{} answered HTTP {status} without saying why. Is it an Atelier server?", self.url);
+        };
+        let code = body["error"]["code"].as_str().unwrap_or_default().to_owned();
+        let message = self.in_words_of_flags(&code, &asked).unwrap_or_else(|| message.to_owned());
+        Err(Refusal { status: status.as_u16(), code, message, url: self.url.clone() }.into())
+    }
+
+    /// What the server says in words of headers and paths, in those of the command line.
+    fn in_words_of_flags(&self, code: &str, asked: &Url) -> Option<String> {
+        match code {
+            "organization_required" => {
+                Some("An operator's key must say for which tenant it asks: name one with --tenant.".to_owned())
+            }
+            "organization_not_found" => {
+                let in_path = || asked.path().strip_prefix("/v1/tenants/")?.split('/').next();
+                let tenant = self.tenant.as_deref().or_else(in_path)?;
+                Some(format!(
+                    "There is no tenant `{tenant}`, or it is not this key's. `atelier tenant list` lists all of them for \
+                     an operator."
+                ))
+            }
+            _ => None,
         }
     }
 }
@@ -178,7 +274,8 @@ impl Frames {
                 }
                 return Ok(Some(value));
             }
-            match self.response.chunk().await? {
+            let chunk = self.response.chunk().await.context("The server broke off in the middle of its answer.")?;
+            match chunk {
                 Some(chunk) => self.buffer.extend_from_slice(&chunk),
                 None => return Ok(None),
             }
@@ -186,6 +283,12 @@ impl Frames {
     }
 }
 
-fn read_line(data: &Path, file: &str) -> Result<String> {
-    Ok(std::fs::read_to_string(data.join(file))?.trim().to_owned())
+/// The line that a file of the data folder holds; none where there is no such file.
+fn read_line(data: &Path, file: &str) -> Result<Option<String>> {
+    let path = data.join(file);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(text.trim().to_owned())),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("Cannot read {}", path.display())),
+    }
 }

@@ -3,7 +3,7 @@
 //! An address that others can reach is listened on only through [`Listen`], which asks for TLS or for the operator's
 //! word that a proxy speaks it.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +22,24 @@ use crate::tls::{Certificates, TlsFiles};
 
 /// Pause after the system gave no connection, as when file handles are used up: they come back as others close.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// `IP:PORT` or `NAME:PORT` → an address. A name is looked up once, here: what is checked is what is listened on.
+///
+/// # Errors
+/// Text of another form, or a name that this machine knows no address of.
+pub fn address(text: &str) -> Result<SocketAddr> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let Some((name, port)) = text.rsplit_once(':').and_then(|(name, port)| Some((name, port.parse::<u16>().ok()?)))
+    else {
+        bail!("it is an address and a port, as 127.0.0.1:8080, [::1]:8080 or localhost:8080");
+    };
+    let found = (name, port).to_socket_addrs().map(Iterator::collect::<Vec<_>>).unwrap_or_default();
+    // Clients that are told 127.0.0.1 everywhere find a server that listens on `localhost`.
+    let best = found.iter().find(|address| address.is_ipv4()).or(found.first());
+    best.copied().with_context(|| format!("this machine knows no address of `{name}`"))
+}
 
 /// An address that is safe to listen on in the way it says.
 #[derive(Debug)]
@@ -168,6 +186,29 @@ mod tests {
         }
         // An IPv4 address in IPv6 clothes is loopback to the kernel, but not to those who read a firewall's rules.
         check("[::ffff:127.0.0.1]:80", false, false, false);
+    }
+
+    #[test]
+    fn addresses_have_numbers_or_names_and_always_a_port() {
+        for (text, expected) in [
+            ("127.0.0.1:80", "127.0.0.1:80"),
+            ("[::1]:80", "[::1]:80"),
+            ("localhost:80", "127.0.0.1:80"),
+            ("0.0.0.0:0", "0.0.0.0:0"),
+        ] {
+            assert_eq!(address(text).unwrap(), expected.parse().unwrap(), "{text}");
+        }
+        for (text, expected) in [
+            ("localhost", "and a port"),
+            ("127.0.0.1", "and a port"),
+            ("", "and a port"),
+            ("localhost:http", "and a port"),
+            ("localhost:99999", "and a port"),
+            ("no.such.name.invalid:80", "no address of `no.such.name.invalid`"),
+        ] {
+            let error = address(text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
     }
 
     #[test]

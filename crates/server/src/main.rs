@@ -5,8 +5,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 mod cli;
 mod client;
 mod commands;
@@ -23,13 +21,18 @@ mod tls;
 mod wire;
 
 use cli::{Cli, Command};
+use client::Place;
+use commands::runs::RunEnded;
 use output::Output;
+
+/// Exit status of a command that waited for a run which came to nothing: scripts tell it from a command that failed.
+const RUN_ENDED_STATUS: u8 = 3;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let (cli, place) = Cli::read();
     // A server says what it answers; a story or a command's result is not interrupted by less than a warning.
     log::start(if matches!(cli.command, Command::Serve(_)) { "warn,atelier=info" } else { "warn" });
     tls::install_cryptography();
@@ -40,33 +43,34 @@ fn main() -> ExitCode {
         .enable_all()
         .build()
         .map_err(anyhow::Error::from)
-        .and_then(|runtime| runtime.block_on(run(cli)));
+        .and_then(|runtime| runtime.block_on(run(cli, &place)));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            if error.is::<RunEnded>() { ExitCode::from(RUN_ENDED_STATUS) } else { ExitCode::FAILURE }
         }
     }
 }
 
-async fn run(cli: Cli) -> anyhow::Result<()> {
+async fn run(cli: Cli, place: &Place) -> anyhow::Result<()> {
     let output = Output::new(cli.json);
-    let data = cli.data.as_path();
     match cli.command {
-        Command::Serve(args) => serve::run(data, args, output).await,
-        Command::Demo(args) => demo::run(args, output).await,
-        Command::Tenant { command } => commands::tenant::run(data, command, output).await,
-        Command::Key { command } => commands::key::run(data, command, output).await,
-        Command::RootKey { command } => commands::root_key::run(data, command, output).await,
-        Command::Learn(args) => commands::learn::run(data, args, output).await,
-        Command::Versions(args) => commands::versions::list(data, args, output).await,
-        Command::Rollback(args) => commands::versions::roll_back(data, args, output).await,
-        Command::Complete(args) => commands::complete::run(data, args, output).await,
-        Command::Eval(args) => commands::eval::run(data, args, output).await,
-        Command::Usage(args) => commands::usage::run(data, args, output).await,
-        Command::Audit { command } => commands::audit::run(data, command, output).await,
-        Command::Doctor(args) => commands::doctor::run(data, args, output).await,
+        Command::Serve(args) => serve::run(place, args, output).await,
+        Command::Demo(args) => demo::run(place, args, output).await,
+        Command::Tenant { command } => commands::tenant::run(place, command, output).await,
+        Command::Key { command } => commands::key::run(place, command, output).await,
+        Command::Learn(args) => commands::learn::run(place, args, output).await,
+        Command::Runs(args) => commands::runs::run(place, args, output).await,
+        Command::Versions(args) => commands::versions::list(place, args, output).await,
+        Command::Rollback(args) => commands::versions::roll_back(place, args, output).await,
+        Command::Complete(args) => commands::complete::run(place, args, output).await,
+        Command::Eval(args) => commands::eval::run(place, args, output).await,
+        Command::Usage(args) => commands::usage::run(place, args, output).await,
+        Command::Audit { command } => commands::audit::run(place, command, output).await,
+        Command::Doctor(args) => commands::doctor::run(place, args, output).await,
+        Command::RootKey { command } => commands::root_key::run(&place.data, command, output).await,
         Command::Openapi => commands::openapi::run(),
+        Command::Completions { shell } => commands::completions::run(shell),
     }
 }

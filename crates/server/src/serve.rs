@@ -10,9 +10,10 @@ use anyhow::{Context, Result};
 use atelier_api::Metrics;
 use atelier_platform::{DatabaseOptions, DatabaseUrls, Opened, Platform, PlatformOptions, RootKeyOptions};
 use serde_json::json;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::{DatabaseArgs, EngineArgs, RootKeyArgs, ServeArgs, WeightsArg};
-use crate::client::{OPERATOR_KEY_FILE, URL_FILE};
+use crate::client::{OPERATOR_KEY_FILE, Place, URL_FILE};
 use crate::environment;
 use crate::listen::{Listen, Listener};
 use crate::output::Output;
@@ -21,14 +22,15 @@ use crate::output::Output;
 const SHIPPED_BASE: &str = "models/atelier-base";
 
 /// Runs a server until it is told to stop.
-pub async fn run(data: &Path, args: ServeArgs, output: Output) -> Result<()> {
+pub async fn run(place: &Place, args: ServeArgs, output: Output) -> Result<()> {
+    let data = place.data.as_path();
     let listen = Listen::from_args(args.listen)?;
     let mut options = platform_options(data, &args.engine, &args.database, args.source_roots.clone(), args.workers)?;
     options.root_key = root_key_options(&args.root_key)?;
     options.erasure_log = args.erasure_log;
     let server = Server::start(data, options, listen).await?;
-    announce(&server, output)?;
-    stop_signal().await?;
+    announce(&server, place, output)?;
+    StopSignal::listen()?.received().await;
     output.say("Stopping: open streams get a moment to end.");
     server.stop().await;
     Ok(())
@@ -141,7 +143,7 @@ pub fn find_base(told: Option<&Path>) -> Result<PathBuf> {
         .with_context(|| format!("No base model: {SHIPPED_BASE} is not here. Name a folder with --base."))
 }
 
-fn announce(server: &Server, output: Output) -> Result<()> {
+fn announce(server: &Server, place: &Place, output: Output) -> Result<()> {
     let info = server.platform.base_info();
     let object = json!({
         "url": server.url,
@@ -161,7 +163,7 @@ fn announce(server: &Server, output: Output) -> Result<()> {
                 "Operator key (shown only now, kept in {OPERATOR_KEY_FILE} of the data folder): {key}\n"
             ));
         }
-        text.push_str("Next: atelier tenant create NAME --plan tuned");
+        text.push_str(&format!("Next: atelier tenant create NAME --plan tuned{}", place.flag()));
         text
     })
 }
@@ -173,13 +175,23 @@ fn write_secret(path: &Path, secret: &str) -> Result<()> {
     Ok(())
 }
 
-/// Waits for Ctrl-C or SIGTERM.
-pub async fn stop_signal() -> Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        result = tokio::signal::ctrl_c() => result?,
-        _ = terminate.recv() => {}
+/// Ctrl-C or SIGTERM, from the moment this is made: until then either ends the process.
+pub struct StopSignal {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignal {
+    /// Takes the signals.
+    pub fn listen() -> Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
-    Ok(())
+
+    /// Waits for one; one that came meanwhile counts.
+    pub async fn received(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
 }

@@ -140,7 +140,7 @@ impl Store {
         event: Event<R>,
     ) -> Result<Recorded, StoreError> {
         let chain = Chain::Administration(grant.tenant());
-        append(transaction, &self.inner.chain_key, chain, self.now(), Actor::of(grant.actor()), event).await
+        self.append_by(transaction, chain, grant.actor(), event).await
     }
 
     /// Begins the chains of a tenant that is made in this transaction on the control database.
@@ -153,7 +153,7 @@ impl Store {
     ) -> Result<Recorded, StoreError> {
         heads::begin(transaction, tenant).await?;
         let chain = Chain::Administration(tenant);
-        append(transaction, &self.inner.chain_key, chain, self.now(), Actor::of(grant.actor()), event).await
+        self.append_by(transaction, chain, grant.actor(), event).await
     }
 
     /// Adds to what was done to the installation.
@@ -163,8 +163,7 @@ impl Store {
         grant: &Granted<R>,
         event: Event<R>,
     ) -> Result<Recorded, StoreError> {
-        let actor = Actor::of(grant.actor());
-        append(transaction, &self.inner.chain_key, Chain::Operator, self.now(), actor, event).await
+        self.append_by(transaction, Chain::Operator, grant.actor(), event).await
     }
 
     /// Adds what the store does to the installation of itself.
@@ -173,8 +172,18 @@ impl Store {
         transaction: &mut Transaction,
         event: Event<Own>,
     ) -> Result<Recorded, StoreError> {
-        let actor = Actor::of(&Self::system());
-        append(transaction, &self.inner.chain_key, Chain::Operator, self.now(), actor, event).await
+        self.append_by(transaction, Chain::Operator, &Self::system(), event).await
+    }
+
+    /// Adds what was done now, and by whom, to a chain of the control database.
+    async fn append_by<K>(
+        &self,
+        transaction: &mut Transaction,
+        chain: Chain,
+        caller: &Caller,
+        event: Event<K>,
+    ) -> Result<Recorded, StoreError> {
+        append(transaction, &self.inner.chain_key, chain, self.now(), Actor::of(caller), event).await
     }
 
     /// Writes into the trail that a version's adapter was given out.

@@ -6,9 +6,8 @@
 //! log: a backup that is restored brings a tenant back, and the next start erases it again from there.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use atelier_access::Granted;
@@ -21,8 +20,8 @@ use crate::audit::Unrecorded;
 use crate::audit::events::{DELETE_TENANT, ERASE_AGAIN};
 use crate::error::StoreError;
 use crate::key_cache::announce;
-use crate::open::{SECRET_FILE_MODE, Store};
-use crate::places::sync_folder_of;
+use crate::open::Store;
+use crate::private_files::{self, sync_folder_of};
 use crate::sql::{Database, Row, Transaction, values};
 
 /// The erasure log, unless it is kept elsewhere.
@@ -235,14 +234,7 @@ fn append_log(path: &Path, tenant: TenantId) -> Result<(), StoreError> {
         return Ok(());
     }
     let failed = |error| StoreError::io(format!("write {}", path.display()), error);
-    let mut file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(SECRET_FILE_MODE)
-        .open(path)
-        .map_err(failed)?;
+    let mut file = private_files::open(path).map_err(failed)?;
     let mut text = Vec::new();
     file.read_to_end(&mut text).map_err(failed)?;
     // What a crash cut short goes first.

@@ -9,7 +9,7 @@
 //! are the learning line; [`blobs`] stands beside, and [`audit`] is written by all. What a tenant gave or made is
 //! encrypted: `root_key` wraps the `data_keys`, the crate `atelier_seal` says how they are used, `sealing` brings older
 //! data under them and `rotation` changes them. `sql` alone names the database drivers, `migrate` holds the schema, and
-//! `walls` sees that it still stands.
+//! `walls` sees that it still stands; `private_files` are those that nobody else may read.
 //!
 //! Invariants: a row is found only through its tenant; blobs and the columns that hold a tenant's content are sealed
 //! with its key, and open in their own place only; a job's result is published in the transaction that finishes the
@@ -32,6 +32,7 @@ pub mod models;
 mod moving;
 mod open;
 mod places;
+mod private_files;
 mod root_key;
 mod rotation;
 pub mod runs;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,7 +20,8 @@ use crate::error::StoreError;
 use crate::key_cache::KeyCache;
 use crate::ledger::Ledger;
 use crate::migrate;
-use crate::places::{CONTROL_SCHEMA, TENANTS_SCHEMA, TenantPlaces, sync_folder_of};
+use crate::places::{CONTROL_SCHEMA, TENANTS_SCHEMA, TenantPlaces};
+use crate::private_files;
 use crate::root_key::{self, RootKey, RootKeyOptions};
 use crate::sql::{Database, Hold, Scope, Server, keep_private, values};
 use crate::walls;
@@ -32,8 +33,6 @@ pub(crate) const TENANTS_FOLDER: &str = "tenants";
 const BLOBS_FOLDER: &str = "blobs";
 /// Only the server's own user may look into the data folder.
 const FOLDER_MODE: u32 = 0o700;
-/// Secrets are for the server's own user alone.
-pub(crate) const SECRET_FILE_MODE: u32 = 0o600;
 
 /// What a store is opened with.
 #[derive(Debug, Clone)]
@@ -346,14 +345,7 @@ async fn open_postgres(urls: &DatabaseUrls, now: Timestamp) -> Result<Opened, St
 fn lock_folder(folder: &Path) -> Result<File, StoreError> {
     let path = folder.join(LOCK_FILE);
     let failed = |error| StoreError::io(format!("lock {}", path.display()), error);
-    let mut file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(SECRET_FILE_MODE)
-        .open(&path)
-        .map_err(failed)?;
+    let mut file = private_files::open(&path).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -381,13 +373,7 @@ fn read_or_make_pepper(path: &Path, is_new: bool) -> Result<Pepper, StoreError> 
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && is_new => {
             let bytes: [u8; 32] = random_bytes()?;
-            let draft = path.with_extension("new");
-            let _ = fs::remove_file(&draft);
-            let mut file =
-                File::options().write(true).create_new(true).mode(SECRET_FILE_MODE).open(&draft).map_err(failed)?;
-            file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(failed)?;
-            fs::rename(&draft, path).map_err(failed)?;
-            sync_folder_of(path).map_err(failed)?;
+            private_files::replace(path, &[&bytes]).map_err(failed)?;
             Ok(Pepper::new(bytes))
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,6 +17,7 @@ use tokio::sync::Mutex;
 use crate::audit::Unrecorded;
 use crate::error::StoreError;
 use crate::migrate;
+use crate::private_files::sync_folder_of;
 use crate::sql::{DATABASE, Database, Scope, Server, Transaction, keep_private, values};
 use crate::walls::{self, WallFinding};
 
@@ -222,11 +223,6 @@ fn left_over(tenant: TenantId, removed: Result<(), StoreError>) {
     if let Err(error) = removed {
         tracing::warn!(%tenant, error = &error as &dyn std::error::Error, "a place that was not made whole is left over");
     }
-}
-
-/// Makes what a rename or a removal in this file's folder did outlive a power cut.
-pub(crate) fn sync_folder_of(path: &Path) -> std::io::Result<()> {
-    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
 fn file_of(folder: &Path, tenant: TenantId) -> PathBuf {

@@ -4,9 +4,8 @@
 //! fingerprint, and a store without it does not open: nothing is ever made anew over data that is sealed.
 
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -18,8 +17,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::audit::Unrecorded;
 use crate::error::StoreError;
-use crate::open::SECRET_FILE_MODE;
-use crate::places::sync_folder_of;
+use crate::private_files::{self, sync_folder_of};
 use crate::sql::{Database, Transaction, values};
 use atelier_seal::{KEY_BYTES, SecretKey};
 
@@ -145,17 +143,8 @@ fn malformed(path: &Path) -> StoreError {
 
 /// Writes a key to a file that only the server's user may read, durably; whatever was there is replaced.
 fn write_file(path: &Path, key: &RootKey) -> Result<(), StoreError> {
-    let failed = |error| StoreError::io(format!("write {}", path.display()), error);
-    let draft = with_suffix(path, ".new");
-    let _ = fs::remove_file(&draft);
-    let mut file = File::options().write(true).create_new(true).mode(SECRET_FILE_MODE).open(&draft).map_err(failed)?;
-    let text = key.to_text();
-    file.write_all(text.as_bytes())
-        .and_then(|()| file.write_all(b"\n"))
-        .and_then(|()| file.sync_all())
-        .map_err(failed)?;
-    fs::rename(&draft, path).map_err(failed)?;
-    sync_folder_of(path).map_err(failed)
+    private_files::replace(path, &[key.to_text().as_bytes(), b"\n"])
+        .map_err(|error| StoreError::io(format!("write {}", path.display()), error))
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

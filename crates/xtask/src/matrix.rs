@@ -23,7 +23,8 @@ one fails the tests, and the attack suite sends every request with every role's 
 **nobody** shows no key; **stranger** is any key of another tenant; **reader**, **service**, **member** and **admin** are
 roles of the tenant's own keys; **operator** runs the installation; **operator acting** named the tenant in the
 `OpenAI-Organization` header, which is on record. A key with scopes may less than its role. A `-` is a 401 for nobody,
-a 400 for an operator that has not said for whom, and otherwise a 404, as if there were nothing.
+a 404 for a stranger, as if there were nothing, a 400 for an operator that has not said for whom, and for a key of the
+tenant's own a 403 that says which role or scope it lacks: that looks nothing up, and who may do what is no secret.
 
 ";
 

@@ -7,8 +7,8 @@ use atelier_access::Caller;
 use atelier_domain::{Plan, RunId, SourceId, Timestamp};
 use atelier_platform::{
     BucketWidth, CompletionEvent, CompletionRequest, CompletionStream, DatabaseOptions, DatabaseUrls, EngineOptions,
-    LearnOptions, Opened, Platform, PlatformError, PlatformOptions, Prompt, RunKind, RunRecord, RunState, StartRun,
-    TenantChange, Usage, UsageQuery,
+    ErrorKind, LearnOptions, Opened, Platform, PlatformError, PlatformOptions, Prompt, RunKind, RunRecord, RunState,
+    StartRun, TenantChange, Usage, UsageQuery,
 };
 use bytes::Bytes;
 use flate2::Compression;
@@ -252,4 +252,9 @@ pub fn is_live(record: &RunRecord) -> bool {
 
 pub fn to_plan(plan: Plan) -> TenantChange {
     TenantChange { plan: Some(plan), ..TenantChange::default() }
+}
+
+/// What kind of trouble it was, if it was any.
+pub fn kind<T>(result: Result<T, PlatformError>) -> Option<ErrorKind> {
+    result.err().map(|error| error.kind())
 }

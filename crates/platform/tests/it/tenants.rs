@@ -2,13 +2,9 @@
 
 use atelier_access::Caller;
 use atelier_domain::Plan;
-use atelier_platform::{ErrorKind, PlatformError};
+use atelier_platform::ErrorKind;
 
-use crate::support::{World, greedy, to_plan};
-
-fn kind<T>(result: Result<T, PlatformError>) -> Option<ErrorKind> {
-    result.err().map(|error| error.kind())
-}
+use crate::support::{World, greedy, kind, to_plan};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tenants_come_move_and_go() {
@@ -43,7 +39,7 @@ async fn walls() {
     let platform = &world.platform;
     let acme = world.tenant("acme", Plan::Tuned).await;
     world.tenant("globex", Plan::Tuned).await;
-    let not_found = Some(ErrorKind::NotFound { code: "not_found" });
+    let forbidden = Some(ErrorKind::Forbidden { code: "insufficient_role" });
     let no_organization = Some(ErrorKind::NotFound { code: "organization_not_found" });
     let unnamed = Some(ErrorKind::InvalidRequest { param: None, code: Some("organization_required") });
 
@@ -51,10 +47,10 @@ async fn walls() {
     assert_eq!(kind(platform.acting_for(&acme, "globex").await), no_organization);
     assert_eq!(kind(platform.acting_for(&acme, "nobody").await), no_organization, "the same as one that exists");
     assert_eq!(kind(platform.get_tenant(&acme, "globex").await), no_organization);
-    assert_eq!(kind(platform.list_tenants(&acme).await), not_found);
-    assert_eq!(kind(platform.create_tenant(&acme, "mine", Plan::Tuned).await), not_found);
-    assert_eq!(kind(platform.update_tenant(&acme, "acme", to_plan(Plan::Shared)).await), not_found);
-    assert_eq!(kind(platform.delete_tenant(&acme, "acme").await), not_found);
+    assert_eq!(kind(platform.list_tenants(&acme).await), forbidden);
+    assert_eq!(kind(platform.create_tenant(&acme, "mine", Plan::Tuned).await), forbidden);
+    assert_eq!(kind(platform.update_tenant(&acme, "acme", to_plan(Plan::Shared)).await), forbidden);
+    assert_eq!(kind(platform.delete_tenant(&acme, "acme").await), forbidden);
     assert_eq!(kind(platform.list_models(&Caller::anonymous()).await), Some(ErrorKind::NotAuthenticated));
     assert_eq!(kind(platform.authenticate("atl_t_nonsense").await), Some(ErrorKind::NotAuthenticated));
 

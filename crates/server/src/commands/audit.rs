@@ -1,6 +1,5 @@
 //! `atelier audit`: list what was done, and verify that the list is what was written.
 
-use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, anyhow, bail};
@@ -11,8 +10,8 @@ use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use crate::cli::TenantArg;
-use crate::client::Client;
-use crate::output::{Output, table};
+use crate::client::{Client, Place};
+use crate::output::{Output, table, text};
 
 /// Most events of one page of the server.
 const PAGE: usize = 100;
@@ -24,8 +23,12 @@ const INSTALLATIONS: &str = "/v1/operator/audit_logs";
 #[derive(Debug, Clone, Subcommand)]
 pub enum AuditCommand {
     /// List what was done, newest first: to one tenant, or to the installation and its tenants.
+    #[command(
+        after_help = "Examples:\n  atelier audit list --since 24h\n  atelier audit list --tenant acme --type api_key.created --json"
+    )]
     List(ListAuditArgs),
     /// Check that no event was changed, moved, removed or put in; fails when one was.
+    #[command(after_help = "Examples:\n  atelier audit verify\n  atelier audit verify --tenant acme")]
     Verify(VerifyAuditArgs),
 }
 
@@ -58,8 +61,8 @@ pub struct VerifyAuditArgs {
 }
 
 /// Does what was asked with the audit trail.
-pub async fn run(data: &Path, command: AuditCommand, output: Output) -> Result<()> {
-    let client = Client::find(data)?;
+pub async fn run(place: &Place, command: AuditCommand, output: Output) -> Result<()> {
+    let client = Client::find(place)?;
     match command {
         AuditCommand::List(args) => {
             let events = list(&client.for_tenant(args.tenant.name.as_deref()), &args).await?;
@@ -177,10 +180,6 @@ fn ago(text: &str) -> Option<Duration> {
         _ => return None,
     };
     Some(Duration::from_secs(number.checked_mul(seconds)?))
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().map_or_else(|| if value.is_null() { "-".to_owned() } else { value.to_string() }, str::to_owned)
 }
 
 #[cfg(test)]

@@ -1,20 +1,18 @@
 //! `atelier complete`: what an editor would ask at the end of a line.
 
-use std::path::Path;
-
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use crate::cli::CompleteArgs;
-use crate::client::Client;
+use crate::client::{Client, Place};
 use crate::output::Output;
 
 /// Asks the server, streamed.
-pub async fn run(data: &Path, args: CompleteArgs, output: Output) -> Result<()> {
+pub async fn run(place: &Place, args: CompleteArgs, output: Output) -> Result<()> {
     let text = std::fs::read_to_string(&args.file)
         .with_context(|| format!("Cannot read {} as UTF-8 text.", args.file.display()))?;
     let (prefix, suffix) = split_after_line(&text, args.line)?;
-    let client = Client::find(data)?.for_tenant(args.tenant.name.as_deref());
+    let client = Client::find(place)?.for_tenant(args.tenant.name.as_deref());
     let body = json!({
         "model": args.model, "prompt": prefix, "suffix": suffix, "max_tokens": args.max_tokens,
         "temperature": 0, "stream": true, "stream_options": {"include_usage": true},

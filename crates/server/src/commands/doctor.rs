@@ -7,7 +7,7 @@ use atelier_platform::{Tier, inspect_base, inspect_root_key, inspect_walls};
 use serde_json::{Value, json};
 
 use crate::cli::{DatabaseArgs, DoctorArgs, RootKeyArgs};
-use crate::client::{Client, OPERATOR_KEY_FILE, URL_FILE};
+use crate::client::{Client, OPERATOR_KEY_FILE, Place, Refusal};
 use crate::commands::audit;
 use crate::output::Output;
 use crate::serve::{database_options, find_base, root_key_options};
@@ -22,16 +22,17 @@ struct Check {
 }
 
 /// Checks.
-pub async fn run(data: &Path, args: DoctorArgs, output: Output) -> Result<()> {
+pub async fn run(place: &Place, args: DoctorArgs, output: Output) -> Result<()> {
+    let data = place.data.as_path();
     let mut checks = vec![kernels(), base(args.base.as_deref())];
     checks.extend(folder(data));
     checks.extend(walls(data, &args.database).await);
     checks.push(root_key(data, &args.database, &args.root_key).await);
-    let server = server(data).await;
+    let server = server(place).await;
     let answers = server.good;
     checks.push(server);
     if answers {
-        checks.extend(trails(data).await);
+        checks.extend(trails(place).await);
     }
     let good = checks.iter().all(|check| check.good);
     let list: Vec<Value> =
@@ -130,9 +131,9 @@ fn is_private(file: &Path) -> Option<bool> {
 }
 
 /// Whether the audit trail is what was written, where a server runs that can say so: a line, or one for each break.
-async fn trails(data: &Path) -> Vec<Check> {
+async fn trails(place: &Place) -> Vec<Check> {
     let what = "audit trail";
-    let Ok(client) = Client::find(data) else { return Vec::new() };
+    let Ok(client) = Client::find(place) else { return Vec::new() };
     let found = match audit::verify(&client).await {
         Ok(found) => found,
         Err(error) => return vec![Check { what, good: false, says: format!("cannot look: {error:#}") }],
@@ -165,20 +166,28 @@ fn disk(data: &Path) -> Check {
     }
 }
 
-async fn server(data: &Path) -> Check {
-    let what = "server";
-    let not_running = |says: String| Check { what, good: true, says };
-    let Ok(client) = Client::find(data) else {
-        return not_running(format!(
-            "none runs here ({} is not there); start one with `atelier serve`",
-            data.join(URL_FILE).display()
-        ));
-    };
-    let ready = client.get("/readyz").await;
-    let known = client.get("/v1/tenants").await;
-    match (ready, known) {
-        (Ok(_), Ok(_)) => Check { what, good: true, says: format!("{} is ready and knows the key", client.url()) },
-        (Ok(_), Err(error)) => Check { what, good: false, says: format!("{} is ready, but: {error:#}", client.url()) },
-        (Err(error), _) => Check { what, good: false, says: format!("{error:#}") },
+async fn server(place: &Place) -> Check {
+    let check = |good, says| Check { what: "server", good, says };
+    let data = place.data.display();
+    if !place.names_a_server() {
+        return check(true, format!("none runs on {data}; start one with `atelier serve --data {data}`"));
     }
+    let client = match Client::find(place) {
+        Ok(client) => client,
+        Err(error) => return check(false, format!("{error:#}")),
+    };
+    if let Err(error) = client.get("/readyz").await {
+        return check(false, format!("{error:#}"));
+    }
+    match client.get("/v1/tenants").await {
+        Err(error) if !is_key_known(&error) => check(false, format!("{} is ready, but: {error:#}", client.url())),
+        Ok(_) | Err(_) => check(true, format!("{} is ready and knows the key", client.url())),
+    }
+}
+
+/// A tenant's key lists no tenants, and is a good key all the same.
+fn is_key_known(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<Refusal>()
+        .is_some_and(|refusal| refusal.status == 403 && refusal.code != "organization_suspended")
 }

@@ -1,29 +1,26 @@
 //! `atelier eval`: what the tenant is served against the base, on code that it has not learned from.
 
-use std::path::Path;
-
-use anyhow::{Result, bail};
+use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::runs;
 use crate::cli::EvalArgs;
-use crate::client::Client;
+use crate::client::{Client, Place};
 use crate::output::Output;
 
 /// Measures.
-pub async fn run(data: &Path, args: EvalArgs, output: Output) -> Result<()> {
-    let client = Client::find(data)?.for_tenant(args.tenant.name.as_deref());
+pub async fn run(place: &Place, args: EvalArgs, output: Output) -> Result<()> {
+    let client = Client::find(place)?.for_tenant(args.tenant.name.as_deref());
     let source = runs::give_source(&client, &args.path).await?;
     let run = runs::start(&client, "evaluate", &source, json!({})).await?;
     let run = runs::follow(&client, &run, "eval", output).await?;
-    if run["status"] != "succeeded" {
-        bail!("{}", run["reason"].as_str().unwrap_or("The evaluation failed."));
-    }
+    runs::check_end(&run)?;
     let card = &run["result"]["eval"];
     output.result(card, || describe(card))
 }
 
-fn describe(card: &Value) -> String {
+/// A card in a few lines.
+pub fn describe(card: &Value) -> String {
     let pair = |metric: &str| {
         format!(
             "{:.3} → {:.3}",

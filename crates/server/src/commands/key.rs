@@ -1,26 +1,33 @@
-//! `atelier key`: create, list, show, revoke.
-
-use std::path::Path;
+//! `atelier key`: create, list, revoke.
 
 use anyhow::Result;
+use atelier_domain::{KeyId, limits};
 use clap::{Args, Subcommand, ValueEnum};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::cli::TenantArg;
-use crate::client::Client;
-use crate::output::{Output, table};
+use crate::client::{Client, Place};
+use crate::output::{Output, table, text};
 
 const SECONDS_PER_DAY: u64 = 24 * 60 * 60;
+
+/// The longest that a key is made for.
+const DAYS_MAX: u64 = limits::KEY_LIFETIME_MAX.as_secs() / SECONDS_PER_DAY;
 
 /// What to do with keys.
 #[derive(Debug, Clone, Subcommand)]
 pub enum KeyCommand {
     /// Make a key; it is shown only once.
+    #[command(
+        after_help = "Examples:\n  atelier key create --tenant acme --name laptop\n  atelier key create --tenant acme --role service --scope learn --days 30"
+    )]
     Create(CreateKeyArgs),
     /// List a tenant's keys.
+    #[command(after_help = "Example:\n  atelier key list --tenant acme")]
     List(TenantArg),
     /// Make a key worthless, within a second and also for what is open.
+    #[command(after_help = "Example:\n  atelier key revoke --tenant acme key_0190d1f2a3b47c5d8e9f001122334455")]
     Revoke(RevokeKeyArgs),
 }
 
@@ -39,8 +46,8 @@ pub struct CreateKeyArgs {
     /// Limit it to this part of the role's rights: complete, read, learn, usage, audit or manage; may be repeated.
     #[arg(long = "scope", value_name = "SCOPE")]
     pub scopes: Vec<String>,
-    /// Days after which it ends by itself.
-    #[arg(long, value_name = "N")]
+    /// Days after which it ends by itself, a year at most; it does not when absent.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=DAYS_MAX))]
     pub days: Option<u64>,
 }
 
@@ -77,12 +84,12 @@ pub struct RevokeKeyArgs {
     pub tenant: TenantArg,
     /// The key's id, `key_…`.
     #[arg(value_name = "KEY")]
-    pub key: String,
+    pub key: KeyId,
 }
 
 /// Does what was asked with keys.
-pub async fn run(data: &Path, command: KeyCommand, output: Output) -> Result<()> {
-    let client = Client::find(data)?;
+pub async fn run(place: &Place, command: KeyCommand, output: Output) -> Result<()> {
+    let client = Client::find(place)?;
     match command {
         KeyCommand::Create(args) => {
             let client = client.for_tenant(args.tenant.name.as_deref());
@@ -91,7 +98,7 @@ pub async fn run(data: &Path, command: KeyCommand, output: Output) -> Result<()>
                 body["scopes"] = json!(args.scopes);
             }
             if let Some(days) = args.days {
-                body["expires_in_seconds"] = json!(days.saturating_mul(SECONDS_PER_DAY));
+                body["expires_in_seconds"] = json!(days * SECONDS_PER_DAY);
             }
             let key = client.send(Method::POST, "/v1/keys", &body).await?;
             output.result(&key, || format!("{}\nKey (shown only now): {}", describe(&key), text(&key["value"])))
@@ -157,8 +164,4 @@ fn state(key: &Value) -> &'static str {
         (Value::Null, _) => "expires",
         _ => "revoked",
     }
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().map_or_else(|| if value.is_null() { "-".to_owned() } else { value.to_string() }, str::to_owned)
 }

@@ -1,33 +1,28 @@
 //! `atelier learn`: a folder of code → an adapter that is live, or a reason why not.
 
-use std::path::Path;
-
-use anyhow::{Result, bail};
+use anyhow::Result;
 use serde_json::{Map, Value, json};
 
 use super::runs;
 use crate::cli::{LearnArgs, RecipeArgs};
-use crate::client::Client;
-use crate::output::Output;
+use crate::client::{Client, Place};
+use crate::output::{Output, text};
 
 /// Learns.
-pub async fn run(data: &Path, args: LearnArgs, output: Output) -> Result<()> {
-    let client = Client::find(data)?.for_tenant(args.tenant.name.as_deref());
+pub async fn run(place: &Place, args: LearnArgs, output: Output) -> Result<()> {
+    let tenant = args.tenant.name.as_deref();
+    let client = Client::find(place)?.for_tenant(tenant);
     let source = runs::give_source(&client, &args.path).await?;
     let run = runs::start(&client, "learn", &source, recipe(&args.recipe)).await?;
+    let flags = tenant.map(|name| format!(" --tenant {name}")).unwrap_or_default() + &place.flag();
+    let queued = format!("Run {0} is queued. `atelier runs follow {0}{flags}` follows it", text(&run["id"]));
     if !args.wait {
-        return output.result(&json!({"run": run["id"], "status": run["status"]}), || {
-            format!("Run {} is queued. `atelier learn … --wait` would have followed it.", run["id"])
-        });
+        return output.result(&json!({"run": run["id"], "status": run["status"]}), || format!("{queued}."));
     }
-    let label = args.tenant.name.as_deref().unwrap_or("learn");
-    let run = runs::follow(&client, &run, label, output).await?;
-    let object = result(&run);
-    output.result(&object, || describe(&run))?;
-    if run["status"] == "failed" {
-        bail!("{}", run["reason"].as_str().unwrap_or("The run failed."));
-    }
-    Ok(())
+    output.say(format!("{queued}, should this end before."));
+    let run = runs::follow(&client, &run, tenant.unwrap_or("learn"), output).await?;
+    output.result(&result(&run), || describe(&run))?;
+    runs::check_end(&run)
 }
 
 /// What a finished run of learning came to.
@@ -47,8 +42,8 @@ pub fn describe(run: &Value) -> String {
     }
     if eval.is_object() {
         lines.push(format!(
-            "Version {} after {:.0} s: held-out loss {:.3} → {:.3}, bits per byte {:.3} → {:.3}, first line exact {:.0} % → {:.0} %",
-            text(&run["version"]),
+            "{} after {:.0} s: held-out loss {:.3} → {:.3}, bits per byte {:.3} → {:.3}, first line exact {:.0} % → {:.0} %",
+            run["version"].as_u64().map_or_else(|| "No version".to_owned(), |number| format!("Version {number}")),
             run["result"]["seconds"].as_f64().unwrap_or_default(),
             number(eval, "loss", "base"),
             number(eval, "loss", "own"),
@@ -86,8 +81,4 @@ fn recipe(args: &RecipeArgs) -> Value {
 
 fn number(eval: &Value, metric: &str, arm: &str) -> f64 {
     eval[metric][arm].as_f64().unwrap_or(f64::NAN)
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }

@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod complete;
+pub mod completions;
 pub mod doctor;
 pub mod eval;
 pub mod key;

@@ -1,18 +1,135 @@
-//! Giving code to the server and following what it makes of it: shared by `learn`, `eval` and the demo.
+//! `atelier runs`: list, cancel and follow; and giving code to the server and following what it makes of it, which
+//! `learn`, `eval` and the demo share.
 
+use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use atelier_domain::RunId;
+use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::client::Client;
-use crate::output::Output;
+use super::{eval, learn};
+use crate::cli::tenant;
+use crate::client::{Client, Place};
+use crate::output::{Output, table, text};
 
 /// Time between two looks at a run.
 const POLL: Duration = Duration::from_millis(300);
+
+/// Which runs, and what to do with them.
+#[derive(Debug, Clone, Args)]
+pub struct RunsArgs {
+    /// The tenant's name or id. Needed with the operator's key; with a tenant's own key it is that tenant.
+    #[arg(long, global = true, value_name = "NAME", value_parser = tenant)]
+    pub tenant: Option<String>,
+
+    /// What to do with one; all are listed without.
+    #[command(subcommand)]
+    pub command: Option<RunsCommand>,
+}
+
+/// What to do with a run.
+#[derive(Debug, Clone, Subcommand)]
+pub enum RunsCommand {
+    /// Stop a run that waits or learns; what is live stays.
+    #[command(after_help = "Example:\n  atelier runs cancel run_0190d1f2a3b47c5d8e9f001122334455 --tenant acme")]
+    Cancel {
+        /// The run's id, `run_…`.
+        run: RunId,
+    },
+    /// Wait until a run ends, with a progress bar, and print what came of it.
+    #[command(
+        after_help = "Exit status: 0 when the run succeeded; 3 when it was refused, failed or was cancelled.\n\nExample:\n  atelier runs follow run_0190d1f2a3b47c5d8e9f001122334455 --tenant acme"
+    )]
+    Follow {
+        /// The run's id, `run_…`.
+        run: RunId,
+    },
+}
+
+/// A run that was waited for and came to nothing: what was live before it still is.
+#[derive(Debug)]
+pub struct RunEnded(String);
+
+impl fmt::Display for RunEnded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for RunEnded {}
+
+/// Does what was asked with runs.
+pub async fn run(place: &Place, args: RunsArgs, output: Output) -> Result<()> {
+    let client = Client::find(place)?.for_tenant(args.tenant.as_deref());
+    match args.command {
+        None => {
+            let runs = client.get("/v1/runs").await?;
+            output.result(&runs, || list(&runs))
+        }
+        Some(RunsCommand::Cancel { run }) => {
+            let run = client.send(Method::POST, &format!("/v1/runs/{run}/cancel"), &json!({})).await?;
+            output.result(&run, || {
+                let id = text(&run["id"]);
+                match run["status"].as_str() {
+                    Some("cancelled") => format!("Run {id} is cancelled; what is live stays."),
+                    _ => format!("Run {id} stops at its next step; what is live stays."),
+                }
+            })
+        }
+        Some(RunsCommand::Follow { run }) => {
+            let run = client.get(&format!("/v1/runs/{run}")).await?;
+            let run = follow(&client, &run, args.tenant.as_deref().unwrap_or("run"), output).await?;
+            output.result(&run, || describe(&run))?;
+            check_end(&run)
+        }
+    }
+}
+
+/// Whether a run that has ended did what it was for.
+pub fn check_end(run: &Value) -> Result<()> {
+    let status = run["status"].as_str().unwrap_or_default();
+    if matches!(status, "live" | "succeeded") {
+        return Ok(());
+    }
+    let reason = run["reason"].as_str().map(|reason| format!(": {reason}")).unwrap_or_default();
+    let word = if status == "failed" { "failed" } else { &format!("was {status}") };
+    Err(RunEnded(format!("Run {} {word}, and what was live stays{reason}", text(&run["id"]))).into())
+}
+
+fn list(runs: &Value) -> String {
+    let row = |run: &Value| {
+        let created = run["created_at"].as_i64().and_then(|second| Timestamp::from_second(second).ok());
+        let progress = &run["progress"];
+        let stage = match (run["status"].as_str(), progress["steps"].as_u64()) {
+            (Some("running"), Some(0)) => text(&progress["stage"]),
+            (Some("running"), Some(steps)) => format!("{} {}/{steps}", text(&progress["stage"]), progress["step"]),
+            _ => "-".to_owned(),
+        };
+        vec![
+            text(&run["id"]),
+            text(&run["kind"]),
+            text(&run["status"]),
+            stage,
+            text(&run["version"]),
+            created.map(|at| at.to_string()).unwrap_or_default(),
+        ]
+    };
+    let rows: Vec<Vec<String>> = runs["data"].as_array().into_iter().flatten().map(row).collect();
+    table(&["RUN", "KIND", "STATUS", "STAGE", "VERSION", "CREATED"], &rows)
+}
+
+fn describe(run: &Value) -> String {
+    match &run["result"]["eval"] {
+        card if run["kind"] == "evaluate" && card.is_object() => eval::describe(card),
+        _ => learn::describe(run),
+    }
+}
 
 /// Uploads a folder or an archive as a source; its id.
 pub async fn give_source(client: &Client, path: &Path) -> Result<String> {

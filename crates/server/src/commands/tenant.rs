@@ -1,29 +1,150 @@
-//! `atelier tenant`: create, list, plan, move, suspend, resume, rotate-key, delete.
+//! `atelier tenant`: create, list, plan, move, suspend, resume, rotate-key, delete, erased.
 
 use std::io::{IsTerminal, Write};
-use std::path::Path;
 
 use anyhow::{Result, bail};
+use clap::{Subcommand, ValueEnum};
 use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::cli::{SeparationArg, TenantCommand};
-use crate::client::Client;
-use crate::output::{Output, table};
+use crate::cli::tenant;
+use crate::client::{Client, Place};
+use crate::output::{Output, table, text};
+
+/// What to do with tenants.
+#[derive(Debug, Subcommand)]
+pub enum TenantCommand {
+    /// Create a tenant; prints its key, once.
+    #[command(
+        after_help = "Examples:\n  atelier tenant create acme\n  atelier tenant create acme --plan shared\n  atelier tenant create acme --separation schema"
+    )]
+    Create {
+        /// Lower-case letters, digits and hyphens.
+        name: String,
+        /// What it is served: the base alone, or the base with its own adapter.
+        #[arg(long, value_enum, default_value_t = PlanArg::Tuned)]
+        plan: PlanArg,
+        /// Where its rows are, on PostgreSQL; with the others' when absent.
+        #[arg(long, value_enum)]
+        separation: Option<SeparationArg>,
+    },
+    /// List all tenants.
+    #[command(after_help = "Example:\n  atelier tenant list")]
+    List,
+    /// Move a tenant to another plan; its key and its model name stay.
+    #[command(after_help = "Example:\n  atelier tenant plan acme shared")]
+    Plan {
+        /// The tenant, by name or id.
+        #[arg(value_parser = tenant)]
+        name: String,
+        /// The new plan.
+        #[arg(value_enum)]
+        plan: PlanArg,
+    },
+    /// Move a tenant's rows to a place of another kind, on PostgreSQL; its clients notice a pause.
+    #[command(after_help = "Example:\n  atelier tenant move acme --separation database")]
+    Move {
+        /// The tenant, by name or id.
+        #[arg(value_parser = tenant)]
+        name: String,
+        /// Where to.
+        #[arg(long, value_enum)]
+        separation: SeparationArg,
+    },
+    /// Let a tenant do nothing for now: its keys answer 403, its streams are cut, its runs wait; its data stays.
+    #[command(after_help = "Example:\n  atelier tenant suspend acme")]
+    Suspend {
+        /// The tenant, by name or id.
+        #[arg(value_parser = tenant)]
+        name: String,
+    },
+    /// Let a suspended tenant go on.
+    #[command(after_help = "Example:\n  atelier tenant resume acme")]
+    Resume {
+        /// The tenant, by name or id.
+        #[arg(value_parser = tenant)]
+        name: String,
+    },
+    /// Make a new key, print it once, and revoke the tenant's others.
+    #[command(after_help = "Example:\n  atelier tenant rotate-key acme")]
+    RotateKey {
+        /// The tenant, by name or id.
+        #[arg(value_parser = tenant)]
+        name: String,
+    },
+    /// Erase a tenant, its keys, its data and its adapters; prints the certificate of it.
+    #[command(after_help = "Example:\n  atelier tenant delete acme --yes")]
+    Delete {
+        /// The tenant, by name or id.
+        #[arg(value_parser = tenant)]
+        name: String,
+        /// Do it without asking.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// List the certificates of erased tenants.
+    #[command(after_help = "Example:\n  atelier tenant erased --json")]
+    Erased,
+}
+
+/// The plans that can be chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PlanArg {
+    /// The base alone.
+    Shared,
+    /// The base with the tenant's own adapter.
+    Tuned,
+    /// A model process of its own: to come, and refused until then.
+    Dedicated,
+}
+
+impl PlanArg {
+    /// The plan's name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Shared => "shared",
+            Self::Tuned => "tuned",
+            Self::Dedicated => "dedicated",
+        }
+    }
+}
+
+/// Where a tenant's rows can be on PostgreSQL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SeparationArg {
+    /// In tables that tenants share, under row level security.
+    Pooled,
+    /// In a schema of its own.
+    Schema,
+    /// In a database of its own.
+    Database,
+}
+
+impl SeparationArg {
+    /// The name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pooled => "pooled",
+            Self::Schema => "schema",
+            Self::Database => "database",
+        }
+    }
+}
 
 /// Does what was asked with tenants.
-pub async fn run(data: &Path, command: TenantCommand, output: Output) -> Result<()> {
-    let client = Client::find(data)?;
+pub async fn run(place: &Place, command: TenantCommand, output: Output) -> Result<()> {
+    let client = Client::find(place)?;
     match command {
         TenantCommand::Create { name, plan, separation } => {
             let tenant = create(&client, &name, plan.name(), separation.map(SeparationArg::name)).await?;
             output.result(&tenant, || {
                 format!(
                     "Created tenant {name} on plan {}.\nKey (shown only now): {}\nNext: atelier learn --tenant {name} \
-                     PATH --wait",
+                     PATH --wait{}",
                     plan.name(),
-                    text(&tenant["key"])
+                    text(&tenant["key"]),
+                    place.flag()
                 )
             })
         }
@@ -130,8 +251,4 @@ fn confirm(name: &str) -> Result<()> {
         bail!("Nothing was deleted.");
     }
     Ok(())
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }

@@ -1,21 +1,20 @@
 //! `atelier usage`: what a tenant used on the last days.
 
-use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use serde_json::Value;
 
 use crate::cli::TenantArg;
-use crate::client::Client;
+use crate::client::{Client, Place};
 use crate::output::{Output, table};
 
 /// How far back.
 const DAYS: u32 = 30;
 
 /// Prints it.
-pub async fn run(data: &Path, args: TenantArg, output: Output) -> Result<()> {
-    let client = Client::find(data)?.for_tenant(args.name.as_deref());
+pub async fn run(place: &Place, args: TenantArg, output: Output) -> Result<()> {
+    let client = Client::find(place)?.for_tenant(args.name.as_deref());
     let page = read(&client).await?;
     output.result(&page, || describe(&page))
 }

@@ -1,27 +1,33 @@
 //! `atelier versions` and `atelier rollback`.
 
-use std::path::Path;
-
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::cli::{RollbackArgs, TenantArg};
-use crate::client::Client;
+use crate::client::{Client, Place, Refusal};
 use crate::output::{Output, table};
 
 /// Lists a tenant's versions.
-pub async fn list(data: &Path, args: TenantArg, output: Output) -> Result<()> {
-    let client = Client::find(data)?.for_tenant(args.name.as_deref());
+pub async fn list(place: &Place, args: TenantArg, output: Output) -> Result<()> {
+    let client = Client::find(place)?.for_tenant(args.name.as_deref());
     let versions = client.get("/v1/versions").await?;
     output.result(&versions, || describe(&versions))
 }
 
 /// Points `live` at an older version.
-pub async fn roll_back(data: &Path, args: RollbackArgs, output: Output) -> Result<()> {
-    let client = Client::find(data)?.for_tenant(args.tenant.name.as_deref());
+pub async fn roll_back(place: &Place, args: RollbackArgs, output: Output) -> Result<()> {
+    let client = Client::find(place)?.for_tenant(args.tenant.name.as_deref());
     let target = args.to.map_or_else(|| json!("previous"), Value::from);
-    let versions = client.send(Method::PUT, "/v1/aliases/live", &json!({"version": target})).await?;
+    let versions = client.send(Method::PUT, "/v1/aliases/live", &json!({"version": target})).await;
+    let versions = versions.map_err(|error| match error.downcast_ref::<Refusal>() {
+        Some(refusal) if refusal.code == "no_previous_version" => anyhow!(
+            "No version was live before, so there is none to go back to. `atelier versions` lists what there is, --to \
+             VERSION names one. ({})",
+            client.url()
+        ),
+        _ => error,
+    })?;
     output
         .result(&versions, || format!("Live is now version {}.\n{}", versions["aliases"]["live"], describe(&versions)))
 }

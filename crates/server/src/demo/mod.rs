@@ -7,18 +7,18 @@
 mod arms;
 mod tenants;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value, json};
 
 use crate::cli::DemoArgs;
-use crate::client::{Client, OPERATOR_KEY_FILE};
+use crate::client::{Client, Place};
 use crate::commands::{learn, runs, tenant, usage};
 use crate::listen::Listen;
 use crate::output::Output;
-use crate::serve::{Server, platform_options};
+use crate::serve::{Server, StopSignal, platform_options};
 use arms::Arms;
 use tenants::{DemoTenant, Folder};
 
@@ -29,18 +29,28 @@ const PREFIX: &str = "from datetime import date\nfrom decimal import Decimal\n\n
 const SHOWN_TOKENS: u32 = 64;
 
 /// Shows it.
-pub async fn run(args: DemoArgs, output: Output) -> Result<()> {
+pub async fn run(place: &Place, args: DemoArgs, output: Output) -> Result<()> {
     let started = Instant::now();
     let listen = Listen::loopback(args.listen)?;
     let folders = tenants::folders(&args.tenants)?;
-    let data = DataFolder::create()?;
+    // Before there is a folder: whoever ends the demo must not leave it behind.
+    let mut stop = StopSignal::listen()?;
+    let data = DataFolder::new(place)?;
     let options = platform_options(&data.path, &args.engine, &args.database, Vec::new(), 1)?;
     let server = Server::start(&data.path, options, listen).await?;
-    let object = show(&server, &folders, output).await;
-    let result = match object {
-        Ok(mut object) => {
-            object["seconds"] = json!(started.elapsed().as_secs_f64());
-            finish(&server, &object, &data, args.exit, output).await
+    let shown = tokio::select! {
+        shown = show(&server, &folders, output) => shown,
+        () = stop.received() => Err(anyhow!("The demo was ended before it had shown everything.")),
+    };
+    let result = match shown {
+        Ok(mut shown) => {
+            shown.object["seconds"] = json!(started.elapsed().as_secs_f64());
+            let object = &shown.object;
+            if args.exit {
+                output.result(object, || format!("Done in {:.0} seconds.", started.elapsed().as_secs_f64()))
+            } else {
+                go_on(&server, &shown, &data, &mut stop, output).await
+            }
         }
         Err(error) => Err(error),
     };
@@ -48,7 +58,15 @@ pub async fn run(args: DemoArgs, output: Output) -> Result<()> {
     result
 }
 
-async fn show(server: &Server, folders: &[Folder], output: Output) -> Result<Value> {
+/// What was shown.
+struct Shown {
+    /// The one object of `--json`.
+    object: Value,
+    /// Who took part, with their keys.
+    tenants: Vec<DemoTenant>,
+}
+
+async fn show(server: &Server, folders: &[Folder], output: Output) -> Result<Shown> {
     let info = server.platform.base_info();
     output.say(format!(
         "One base model ({}, {:.1} million parameters, {} kernels) serves everybody on {}.\n",
@@ -93,7 +111,7 @@ async fn show(server: &Server, folders: &[Folder], output: Output) -> Result<Val
         usages.insert(tenant.name.clone(), page);
     }
     let tenants: Vec<Value> = shown.iter().zip(&cards).map(|(tenant, card)| describe(tenant, card)).collect();
-    Ok(json!({"tenants": tenants, "usage": usages}))
+    Ok(Shown { object: json!({"tenants": tenants, "usage": usages}), tenants: shown })
 }
 
 async fn create(operator: &Client, url: &str, folder: &Folder) -> Result<DemoTenant> {
@@ -115,10 +133,7 @@ async fn learn(tenant: &mut DemoTenant, folder: &Folder, output: Output) -> Resu
     let run = runs::start(&tenant.client, "learn", &source, json!({})).await?;
     tenant.run = runs::follow(&tenant.client, &run, &tenant.name, output).await?;
     output.say(indent(&learn::describe(&tenant.run)));
-    if tenant.run["status"] == "failed" {
-        bail!("Learning for {} failed: {}", tenant.name, tenant.run["reason"].as_str().unwrap_or_default());
-    }
-    Ok(())
+    runs::check_end(&tenant.run).with_context(|| format!("{} has no version of its own to show", tenant.name))
 }
 
 /// Asks as an editor would, greedy so that the answer is the model's own choice and the same each time.
@@ -153,58 +168,101 @@ fn describe(tenant: &DemoTenant, card: &Arms) -> Value {
     })
 }
 
-async fn finish(server: &Server, object: &Value, data: &DataFolder, exit: bool, output: Output) -> Result<()> {
-    if exit {
-        return output
-            .result(object, || format!("Done in {:.0} seconds.", object["seconds"].as_f64().unwrap_or_default()));
-    }
+async fn go_on(server: &Server, shown: &Shown, data: &DataFolder, stop: &mut StopSignal, output: Output) -> Result<()> {
     if output.is_json() {
-        output.result(object, String::new)?;
+        output.result(&shown.object, String::new)?;
     }
-    output.say(lines_to_copy(server, object, data));
-    crate::serve::stop_signal().await
+    output.say(lines_to_copy(&server.url, &shown.tenants, data));
+    stop.received().await;
+    Ok(())
 }
 
-fn lines_to_copy(server: &Server, object: &Value, data: &DataFolder) -> String {
-    let name = object["tenants"][0]["name"].as_str().unwrap_or_default();
-    let keys = data.path.join(OPERATOR_KEY_FILE);
+/// Lines that work in any folder: the keys are the demo's own, and the binary is called by its path.
+fn lines_to_copy(url: &str, tenants: &[DemoTenant], data: &DataFolder) -> String {
+    let program = std::env::current_exe().map_or_else(|_| "atelier".to_owned(), |path| quoted(&path));
+    let folder = quoted(&data.path);
+    let end = if data.is_temporary {
+        format!("removes {}", data.path.display())
+    } else {
+        format!("leaves all in {}", data.path.display())
+    };
+    let keys: Vec<String> =
+        tenants.iter().map(|tenant| format!("export KEY={}  # {}", tenant.key, tenant.name)).collect();
     format!(
-        "Still serving on {url}; Ctrl-C ends it and removes {data}. Try, in another terminal:\n\n\
-         # a key of {name}'s\n\
-         export ATELIER_URL={url} ATELIER_KEY=$(cat {keys})\n\
-         export KEY=$(target/release/atelier tenant rotate-key {name} --json | python3 -c 'import json,sys; print(json.load(sys.stdin)[\"key\"])')\n\n\
+        "Still serving on {url}; Ctrl-C ends it and {end}. Try, in another terminal:\n\n\
+         # one of the tenants' keys\n\
+         {keys}\n\n\
          # curl\n\
          curl {url}/v1/completions -H \"Authorization: Bearer $KEY\" -H 'Content-Type: application/json' \\\n  \
          -d '{{\"model\": \"atelier\", \"prompt\": \"def total_by_customer(orders\", \"max_tokens\": 64, \"temperature\": 0}}'\n\n\
-         # Python, with the openai package\n\
+         # Python, after: pip install openai\n\
          python3 -c \"import os, openai; client = openai.OpenAI(base_url='{url}/v1', api_key=os.environ['KEY']); \
-         print(client.completions.create(model='atelier', prompt='def total_by_customer(orders', max_tokens=64, temperature=0).choices[0].text)\"\n",
-        url = server.url,
-        data = data.path.display(),
-        keys = keys.display(),
+         print(client.completions.create(model='atelier', prompt='def total_by_customer(orders', max_tokens=64, temperature=0).choices[0].text)\"\n\n\
+         # the commands, as the operator\n\
+         {program} --data {folder} tenant list\n",
+        keys = keys.join("\n"),
     )
+}
+
+/// A path as a shell reads it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = text.chars().all(|letter| letter.is_ascii_alphanumeric() || "/._-".contains(letter));
+    if is_plain { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 fn indent(text: &str) -> String {
     text.lines().map(|line| format!("     {line}")).collect::<Vec<_>>().join("\n")
 }
 
-/// The demo's own data folder, removed when it ends.
+/// The demo's own data folder: temporary and removed when it ends, or the one that the command line names, which stays.
 struct DataFolder {
     path: PathBuf,
+    is_temporary: bool,
 }
 
 impl DataFolder {
-    fn create() -> Result<Self> {
-        let path = std::env::temp_dir().join(format!("atelier-demo-{}", std::process::id()));
-        std::fs::create_dir(&path).with_context(|| format!("Cannot create {}.", path.display()))?;
-        Ok(Self { path })
+    fn new(place: &Place) -> Result<Self> {
+        if !place.is_told {
+            let path = std::env::temp_dir().join(format!("atelier-demo-{}", std::process::id()));
+            std::fs::create_dir(&path).with_context(|| format!("Cannot create {}.", path.display()))?;
+            return Ok(Self { path, is_temporary: true });
+        }
+        let path = place.data.clone();
+        let is_new = std::fs::read_dir(&path).map_or(!path.exists(), |mut entries| entries.next().is_none());
+        if !is_new {
+            bail!(
+                "The demo makes its tenants in a new folder, and {} is not empty. Name another with --data, or leave \
+                 --data out for a temporary one.",
+                path.display()
+            );
+        }
+        Ok(Self { path, is_temporary: false })
     }
 }
 
 impl Drop for DataFolder {
     fn drop(&mut self) {
-        // What cannot be removed is temporary by name.
-        let _ = std::fs::remove_dir_all(&self.path);
+        if self.is_temporary {
+            // What cannot be removed is temporary by name.
+            let _ = std::fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_what_a_shell_makes_of_them() {
+        for (path, expected) in [
+            ("/usr/bin/atelier", "/usr/bin/atelier"),
+            ("/a b", "'/a b'"),
+            ("/it's", "'/it'\\''s'"),
+            ("$HOME", "'$HOME'"),
+        ] {
+            assert_eq!(quoted(Path::new(path)), expected);
+        }
     }
 }

@@ -15,7 +15,7 @@ use super::{Advance, Unrecorded};
 use crate::error::StoreError;
 use crate::open::Store;
 use crate::places::unless_damaged;
-use crate::sql::{Row, Transaction, values};
+use crate::sql::{Database, Row, Transaction, values};
 
 /// A page of a chain in the control database, from a row on.
 pub(super) const CONTROL_PAGE: &str = "SELECT id, COALESCE(chain_sequence, 0) AS number, sequence AS place, at, actor,
@@ -96,10 +96,14 @@ pub(super) async fn link_unhashed(
 }
 
 impl Store {
+    /// The control database, as far as the chain's tenant sees it.
+    pub(super) fn control_of(&self, chain: Chain) -> Database {
+        chain.tenant().map_or_else(|| self.control().clone(), |tenant| self.control_for(tenant))
+    }
+
     /// Where a chain ends; none when that is not on record.
     pub(super) async fn read_head(&self, chain: Chain) -> Result<Option<Head>, StoreError> {
-        let control = chain.tenant().map_or_else(|| self.control().clone(), |tenant| self.control_for(tenant));
-        control.fetch_optional(READ, values![chain.to_string()]).await?.as_ref().map(head_of).transpose()
+        self.control_of(chain).fetch_optional(READ, values![chain.to_string()]).await?.as_ref().map(head_of).transpose()
     }
 
     /// Lets the head of the chain in a tenant's place follow an event that is committed. It says nothing when it cannot:
@@ -173,8 +177,7 @@ impl Store {
     }
 
     async fn move_head(&self, chain: Chain, from: Head, to: Head) -> Result<bool, StoreError> {
-        let control = chain.tenant().map_or_else(|| self.control().clone(), |tenant| self.control_for(tenant));
-        let mut transaction = control.begin_beside_others().await?;
+        let mut transaction = self.control_of(chain).begin_beside_others().await?;
         let moved = replace(&mut transaction, chain, from, to).await?;
         transaction.commit(Unrecorded::Head.permit()).await?;
         Ok(moved)

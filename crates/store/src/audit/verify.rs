@@ -77,8 +77,7 @@ impl Store {
         let head = self.read_head(chain).await?;
         let mut walker = Walker::whole(&self.inner.chain_key, chain, head.unwrap_or(Head::GENESIS));
         let broken = match chain {
-            Chain::Operator => walk(self.control(), chain, &mut walker).await?,
-            Chain::Administration(tenant) => walk(&self.control_for(tenant), chain, &mut walker).await?,
+            Chain::Operator | Chain::Administration(_) => walk(&self.control_of(chain), chain, &mut walker).await?,
             Chain::Work(tenant) => walk(&*self.tenant_database(tenant).await?, chain, &mut walker).await?,
         };
         let headless = Break { sequence: walker.at().sequence, event: None, fault: Fault::Headless };

@@ -16,7 +16,7 @@ use sqlx::{ConnectOptions, Sqlite};
 use super::row::Row;
 use super::value::Value;
 use crate::error::StoreError;
-use crate::open::SECRET_FILE_MODE;
+use crate::private_files;
 
 /// SQLite's primary result code for a full disk.
 const SQLITE_FULL: i64 = 13;
@@ -45,7 +45,7 @@ pub(crate) fn keep_private(file: &Path) -> Result<(), StoreError> {
     for suffix in ["", "-wal", "-shm"] {
         let mut path = file.to_owned().into_os_string();
         path.push(suffix);
-        match fs::set_permissions(&path, Permissions::from_mode(SECRET_FILE_MODE)) {
+        match fs::set_permissions(&path, Permissions::from_mode(private_files::MODE)) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 return Err(StoreError::io(format!("make {} private", file.display()), error));
             }
@@ -63,8 +63,7 @@ impl Pools {
         let place: Arc<str> = file.display().to_string().into();
         if create {
             // SQLite would let the whole group read it. Its log and its index are made like it.
-            let made = File::options().create(true).append(true).mode(SECRET_FILE_MODE).open(file);
-            made.map_err(|error| StoreError::io(format!("make {place}"), error))?;
+            private_files::open(file).map_err(|error| StoreError::io(format!("make {place}"), error))?;
         }
         let options = SqliteConnectOptions::new()
             .filename(file)

@@ -1,7 +1,7 @@
 //! Encryption at rest: what lies in files and databases, and the root key that opens it.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use atelier_access::right::{ManageTenant, ReadRuns, ReadSources, StartRun, WriteSources};
 use atelier_domain::{Digest, Plan};
@@ -14,8 +14,8 @@ use serde_json::json;
 
 use crate::postgres::command;
 use crate::world::{
-    Backend, Tenant, World, assert_error, database_options, load_right, new_run, new_version, on_each_database,
-    open_options, open_store,
+    Backend, Tenant, World, assert_error, database_options, files_of, load_right, new_run, new_version,
+    on_each_database, open_options, open_store,
 };
 
 /// Two root keys that nobody uses.
@@ -65,19 +65,6 @@ pub async fn everything(store: &Store, tenant: &Tenant) -> String {
         text += &format!("{version:?} {:?}", store.adapter(&load_right(id), version.digest).await.unwrap());
     }
     text
-}
-
-/// Every file beneath a folder.
-fn files_of(folder: &Path) -> Vec<PathBuf> {
-    let mut folders = vec![folder.to_owned()];
-    let mut files = Vec::new();
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() { folders.push(path) } else { files.push(path) }
-        }
-    }
-    files
 }
 
 /// Places that hold a text: files of the folder, and what the database would give to a backup.

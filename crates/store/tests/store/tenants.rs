@@ -1,14 +1,12 @@
 //! Tenants: made, moved between plans, deleted.
 
-use std::fs;
-
 use atelier_access::Denied;
 use atelier_access::right::{ListTenants, ManageKeys, ManageTenant, ReadRuns, ReadTenant, ReadUsage};
 use atelier_domain::limits::TENANT_DATABASES_OPEN_MAX;
 use atelier_domain::{Plan, Timestamp};
 use atelier_store::{RunPage, StoreError};
 
-use crate::world::{Backend, World, assert_error, on_each_database, worker};
+use crate::world::{Backend, World, assert_error, files_of, on_each_database, worker};
 
 on_each_database! {
     async fn a_name_is_taken_once_among_the_living(world: World) {
@@ -130,18 +128,10 @@ fn places(world: &World) -> usize {
 }
 
 fn files(world: &World, ending: &str) -> usize {
-    let folder = fs::read_dir(world.folder.path().join("data/tenants")).unwrap();
-    folder.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().ends_with(ending)).count()
+    let files = files_of(&world.folder.path().join("data/tenants"));
+    files.iter().filter(|file| file.to_string_lossy().ends_with(ending)).count()
 }
 
 fn blob_files(world: &World) -> usize {
-    let mut folders = vec![world.folder.path().join("data/blobs")];
-    let mut files = 0;
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() { folders.push(path) } else { files += 1 }
-        }
-    }
-    files
+    files_of(&world.folder.path().join("data/blobs")).len()
 }
