@@ -124,7 +124,7 @@ impl DataKeys {
     /// Seals the content of a blob.
     pub(crate) fn seal_blob(&self, bound: &Bound, content: &[u8]) -> Result<Bytes, StoreError> {
         let (generation, key) = self.newest_key()?;
-        seal::seal(key, generation, self.tenant, bound, content).map(Bytes::from)
+        Ok(seal::seal(key, generation, self.tenant, bound, content)?.into())
     }
 
     /// Opens a blob, with the generation that it was sealed with; the blob as it was when it does not open.
@@ -339,7 +339,7 @@ fn wrap(
     hashing: &SecretKey,
 ) -> Result<Vec<u8>, StoreError> {
     let both = Zeroizing::new([key.expose().as_slice(), hashing.expose().as_slice()].concat());
-    seal::seal(&root_key.wrapping(), WRAP_GENERATION, tenant, &wrap_bound(generation, state), &both)
+    Ok(seal::seal(&root_key.wrapping(), WRAP_GENERATION, tenant, &wrap_bound(generation, state), &both)?)
 }
 
 fn unwrap_all(root_key: &RootKey, tenant: TenantId, rows: &[Row]) -> Result<DataKeys, StoreError> {

@@ -42,7 +42,7 @@ pub struct RootKey(SecretKey);
 
 impl RootKey {
     pub(crate) fn generate() -> Result<Self, StoreError> {
-        SecretKey::generate().map(Self)
+        Ok(Self(SecretKey::generate()?))
     }
 
     /// What the database knows the key by. It says nothing about the key.

@@ -9,8 +9,10 @@ use atelier_store::{RunPage, Store, StoreError, inspect};
 
 use crate::world::{Backend, Tenant, World, database_options, open_store, worker};
 
-/// What happens to a file.
-const DAMAGES: [(&str, fn(&Path)); 5] = [
+/// What happens to a file, and its name.
+type Damage = (&'static str, fn(&Path));
+
+const DAMAGES: [Damage; 5] = [
     ("removed", |file| fs::remove_file(file).unwrap()),
     ("emptied", |file| fs::write(file, b"").unwrap()),
     ("scribbled over", |file| fs::write(file, vec![7; 8_192]).unwrap()),
