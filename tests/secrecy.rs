@@ -76,11 +76,11 @@ fn panic_everywhere(witness: &mut Witness, tenant: &User) {
     }
 }
 
-/// What is stored is gone: reading it fails inside, and so does the run that needs it.
+/// What is stored is spoiled: reading it fails inside, and so does the run that needs it.
 fn fail_inside(witness: &mut Witness, world: &World, tenant: &User, archive: &[u8]) -> Value {
     let source = tenant.upload(&format!("/v1/sources?name={SOURCE_NAME}"), archive).ok();
     for file in files_under(&world.data().join("blobs")) {
-        fs::remove_file(file).unwrap();
+        fs::write(file, b"spoiled").unwrap();
     }
     witness.refused(tenant.get("/v1/versions/1/adapter"), 500);
     let run = tenant.post("/v1/runs", &json!({"source": source["id"], "options": {}})).ok();
