@@ -3,11 +3,11 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Style, User, World, archive_of, runtime, start_run};
+use crate::support::{Answer, Style, User, World, archive_of, runtime, start_run, wait_until};
 
 /// A server that does not answer within this never does.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -35,16 +35,6 @@ fn counted(world: &World, route: &str, method: &str, status: u16) -> u64 {
     let label = format!("atelier_http_requests_total{{route=\"{route}\",method=\"{method}\",status=\"{status}\"}} ");
     let metrics = world.anon().get("/metrics").text();
     metrics.lines().find_map(|line| line.strip_prefix(&label)).map_or(0, |count| count.parse().unwrap())
-}
-
-/// Waits until something is so.
-#[track_caller]
-fn wait_until(what: &str, is_so: impl Fn() -> bool) {
-    let started = Instant::now();
-    while !is_so() {
-        assert!(started.elapsed() < PATIENCE, "{what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 #[test]

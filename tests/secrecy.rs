@@ -2,12 +2,11 @@
 //! talkative, and then they are looked for wherever it speaks: log, standard output, metrics, errors.
 
 use std::fs;
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Style, User, World, archive_with, quick, start_run};
+use crate::support::{Answer, Style, User, World, archive_with, files_under, quick, start_run};
 
 /// What a panic of a test's making quotes comes from the request; see `faults` of the API.
 const FAULT_HEADER: &str = "x-atelier-fault";
@@ -77,21 +76,16 @@ fn panic_everywhere(witness: &mut Witness, tenant: &User) {
     }
 }
 
-/// What is stored is gone: reading it fails inside, and so does the run that needs it.
+/// What is stored is spoiled: reading it fails inside, and so does the run that needs it.
 fn fail_inside(witness: &mut Witness, world: &World, tenant: &User, archive: &[u8]) -> Value {
     let source = tenant.upload(&format!("/v1/sources?name={SOURCE_NAME}"), archive).ok();
-    remove_files(&world.data().join("blobs"));
+    for file in files_under(&world.data().join("blobs")) {
+        fs::write(file, b"spoiled").unwrap();
+    }
     witness.refused(tenant.get("/v1/versions/1/adapter"), 500);
     let run = tenant.post("/v1/runs", &json!({"source": source["id"], "options": {}})).ok();
     let id = run["id"].as_str().unwrap();
     world.wait_for_run(tenant, id, |run| run["status"] == "failed")
-}
-
-fn remove_files(folder: &Path) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() { remove_files(&path) } else { fs::remove_file(path).unwrap() }
-    }
 }
 
 /// The parts of a key that nobody but its holder may know.

@@ -315,6 +315,10 @@ impl From<Denied> for PlatformError {
 
 impl From<StoreError> for PlatformError {
     fn from(error: StoreError) -> Self {
+        let error = match unavailable(error) {
+            Ok(unavailable) => return unavailable,
+            Err(error) => error,
+        };
         match error {
             StoreError::Denied(denied) => denied.into(),
             StoreError::NotFound { .. } => Self::not_found(),
@@ -344,35 +348,6 @@ impl From<StoreError> for PlatformError {
             StoreError::TooLarge { what, limit } => {
                 Self::invalid(format!("The {what} is larger than the {limit} that are allowed."), None, "too_large")
             }
-            StoreError::DiskFull => Self::Overloaded {
-                message: "The server's disk is full. Its operator must make room; nothing was changed.",
-                retry_after_ms: RETRY_AFTER_MS,
-            },
-            StoreError::LedgerBehind => Self::Overloaded {
-                message: "The server cannot write down what is used, so it completes nothing until it can. Its operator \
-                          must look at its disk and database; try again in a moment.",
-                retry_after_ms: RETRY_AFTER_MS,
-            },
-            StoreError::Damaged { .. } => {
-                tracing::error!(error = &error as &dyn std::error::Error, "rows that are needed cannot be read");
-                Self::Overloaded {
-                    message: "This organization's data cannot be read at present. Whoever runs this server must put it \
-                              back from a backup.",
-                    retry_after_ms: RETRY_AFTER_MS,
-                }
-            }
-            StoreError::ShuttingDown => Self::closing(),
-            StoreError::Busy => Self::Overloaded {
-                message: "The database is busy; nothing was changed. Try again in a moment.",
-                retry_after_ms: RETRY_AFTER_MS,
-            },
-            StoreError::Unreachable { source } => {
-                tracing::error!(error = &*source as &dyn std::error::Error, "the database cannot be reached");
-                Self::Overloaded {
-                    message: "The server cannot reach its database. Try again in a moment.",
-                    retry_after_ms: RETRY_AFTER_MS,
-                }
-            }
             StoreError::NulInText => {
                 Self::invalid("Text must not contain the character NUL. Leave it out.", None, "invalid_value")
             }
@@ -394,6 +369,42 @@ impl From<StoreError> for PlatformError {
             other => Self::Store(other),
         }
     }
+}
+
+/// What the store cannot do now and may later, whatever was asked; gives back what is of another kind.
+fn unavailable(error: StoreError) -> Result<PlatformError, StoreError> {
+    Ok(match error {
+        StoreError::DiskFull => PlatformError::Overloaded {
+            message: "The server's disk is full. Its operator must make room; nothing was changed.",
+            retry_after_ms: RETRY_AFTER_MS,
+        },
+        StoreError::LedgerBehind => PlatformError::Overloaded {
+            message: "The server cannot write down what is used, so it completes nothing until it can. Its operator \
+                      must look at its disk and database; try again in a moment.",
+            retry_after_ms: RETRY_AFTER_MS,
+        },
+        StoreError::Damaged { .. } => {
+            tracing::error!(error = &error as &dyn std::error::Error, "rows that are needed cannot be read");
+            PlatformError::Overloaded {
+                message: "This organization's data cannot be read at present. Whoever runs this server must put it \
+                          back from a backup.",
+                retry_after_ms: RETRY_AFTER_MS,
+            }
+        }
+        StoreError::ShuttingDown => PlatformError::closing(),
+        StoreError::Busy => PlatformError::Overloaded {
+            message: "The database is busy; nothing was changed. Try again in a moment.",
+            retry_after_ms: RETRY_AFTER_MS,
+        },
+        StoreError::Unreachable { source } => {
+            tracing::error!(error = &*source as &dyn std::error::Error, "the database cannot be reached");
+            PlatformError::Overloaded {
+                message: "The server cannot reach its database. Try again in a moment.",
+                retry_after_ms: RETRY_AFTER_MS,
+            }
+        }
+        error => return Err(error),
+    })
 }
 
 impl From<SubmitError> for PlatformError {
