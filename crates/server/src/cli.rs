@@ -173,15 +173,15 @@ pub struct ServeArgs {
 
     /// File that names the tenants that were erased: a start with a restored backup erases them again. Keep it where no
     /// backup overwrites it; `erasures.jsonl` in the data folder when absent.
-    #[arg(long, env = "ATELIER_ERASURE_LOG", value_name = "FILE")]
+    #[arg(long, env = "ATELIER_ERASURE_LOG", value_name = "FILE", help_heading = "Erasing")]
     pub erasure_log: Option<PathBuf>,
 
     /// Folder on this machine from which tenants may learn by path; may be repeated.
-    #[arg(long = "source-root", value_name = "DIR")]
+    #[arg(long = "source-root", value_name = "DIR", help_heading = "Learning")]
     pub source_roots: Vec<PathBuf>,
 
     /// Runs that learn at the same time; 0 leaves learning to others.
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, default_value_t = 1, value_name = "N", help_heading = "Learning")]
     pub workers: usize,
 }
 
