@@ -15,12 +15,14 @@ pub mod policy;
 pub mod right;
 pub mod witness;
 
-pub use caller::{Caller, verify};
+pub use caller::{Caller, verify, verify_invite};
 pub use granted::{Granted, KeyRights};
-pub use key::{ApiKey, KeyKind, KeyOwner, KeyRecord, Pepper, PublicId};
+pub use key::{ApiKey, InviteSecret, KeyKind, KeyOwner, KeyRecord, Pepper, PublicId};
 pub use policy::Standing;
 pub use right::{Action, Right};
 pub use witness::Witness;
+
+use atelier_domain::Scope;
 
 /// Why a caller may not do something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -34,6 +36,10 @@ pub enum Denied {
     /// The caller manages keys and would hand out a right that its own key has not.
     #[error("a key cannot be given rights that the key which makes it has not")]
     Exceeds,
+    /// The caller's role would do, and its key was not given this scope of the role's rights (403). It tells a key's
+    /// holder of his own key and of nothing else.
+    #[error("the key has not the scope `{0}`")]
+    OutOfScope(Scope),
     /// The key is good, and its tenant is suspended: nothing goes until the operator says so (403).
     #[error("the tenant is suspended")]
     Suspended,

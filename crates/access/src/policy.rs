@@ -12,6 +12,8 @@ pub enum Standing {
     Anonymous,
     /// Belongs to another tenant, or to any tenant when the right is the installation's.
     Stranger,
+    /// Showed the secret of an invite of the tenant's.
+    Invited,
     /// Looks and changes nothing.
     Reader,
     /// A machine: completes, and gives code to learn from.
@@ -30,9 +32,10 @@ pub enum Standing {
 
 impl Standing {
     /// Every standing.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Anonymous,
         Self::Stranger,
+        Self::Invited,
         Self::Reader,
         Self::Service,
         Self::Member,
@@ -51,7 +54,8 @@ pub(crate) fn standing(caller: &Caller, tenant: Option<TenantId>) -> Standing {
         (Who::Operator { acting_for: None, .. }, _) | (Who::Operator { .. }, None) => Standing::Operator,
         (Who::Operator { acting_for: Some(one), .. }, Some(other)) if *one == other => Standing::OperatorActing,
         (Who::Tenant(holder), Some(other)) if holder.tenant == other => standing_of(holder.role),
-        (Who::Operator { .. } | Who::Tenant(_), _) => Standing::Stranger,
+        (Who::Invited { tenant: one, .. }, Some(other)) if *one == other => Standing::Invited,
+        (Who::Operator { .. } | Who::Tenant(_) | Who::Invited { .. }, _) => Standing::Stranger,
     }
 }
 
@@ -81,6 +85,10 @@ pub fn allows(standing: Standing, action: Action) -> bool {
     match (standing, action) {
         (S::Anonymous | S::Stranger, _) => false,
 
+        // Whoever is invited joins, and is somebody else from then on.
+        (S::Invited, A::JoinOrganization) => true,
+        (S::Invited, _) => false,
+
         // What everybody of a tenant sees.
         (
             S::Reader | S::Service | S::Member | S::Admin | S::OperatorActing,
@@ -109,7 +117,8 @@ pub fn allows(standing: Standing, action: Action) -> bool {
             | A::Evaluate
             | A::MoveAlias
             | A::ManageKeys
-            | A::ManageOrganization,
+            | A::ManageOrganization
+            | A::Appoint,
         ) => true,
         (S::Admin, _) => false,
 
@@ -132,6 +141,7 @@ pub fn allows(standing: Standing, action: Action) -> bool {
             | A::ReadVersions
             | A::ReadTenant
             | A::LoadAdapter
+            | A::JoinOrganization
             | A::Meter,
         ) => true,
         (S::System, _) => false,
@@ -142,9 +152,11 @@ pub fn allows(standing: Standing, action: Action) -> bool {
 mod tests {
     use super::*;
     use crate::caller::Holder;
-    use crate::right::{CompleteAs, CreateTenant, ManageKeys, ManageTenant, ReadAudit, StartRun, WorkJobs};
+    use crate::right::{
+        Appoint, CompleteAs, CreateTenant, JoinOrganization, ManageKeys, ManageTenant, ReadAudit, StartRun, WorkJobs,
+    };
     use crate::{Denied, Right};
-    use atelier_domain::{KeyId, Scope, Scopes, Timestamp};
+    use atelier_domain::{InviteId, KeyId, Scope, Scopes, Timestamp};
 
     fn tenant(byte: u8) -> TenantId {
         TenantId::generate(Timestamp::from_seconds(1), [byte; 10])
@@ -158,7 +170,7 @@ mod tests {
         Caller::of(Who::Tenant(Holder { key: key(), tenant: tenant(1), role, scopes, project: None, owner: None }))
     }
 
-    fn callers() -> [Caller; 8] {
+    fn callers() -> [Caller; 9] {
         [
             Caller::anonymous(),
             Caller::system("test"),
@@ -168,10 +180,14 @@ mod tests {
             holder(Role::Member, Scopes::ALL),
             holder(Role::Service, Scopes::ALL),
             holder(Role::Reader, Scopes::ALL),
+            Caller::of(Who::Invited {
+                invite: InviteId::generate(Timestamp::from_seconds(1), [0; 10]),
+                tenant: tenant(1),
+            }),
         ]
     }
 
-    fn check<R: Right>(right: R, expected: [Result<(), Denied>; 8]) {
+    fn check<R: Right>(right: R, expected: [Result<(), Denied>; 9]) {
         assert_eq!(callers().map(|caller| caller.grant(right.clone()).map(|_| ())), expected, "{right:?}");
     }
 
@@ -194,13 +210,25 @@ mod tests {
     #[test]
     fn a_stranger_is_told_nothing_and_nobody_is_asked_for_a_key() {
         let (yes, no_key, hidden) = (Ok(()), Err(Denied::NotAuthenticated), Err(Denied::Hidden));
-        check(CompleteAs { tenant: tenant(1) }, [no_key, hidden, hidden, yes, yes, yes, yes, hidden]);
-        check(CompleteAs { tenant: tenant(2) }, [no_key, hidden, hidden, hidden, hidden, hidden, hidden, hidden]);
-        check(ManageTenant { tenant: tenant(1) }, [no_key, hidden, yes, yes, hidden, hidden, hidden, hidden]);
-        check(ReadAudit { tenant: tenant(1) }, [no_key, hidden, hidden, yes, yes, hidden, hidden, yes]);
-        check(StartRun { tenant: tenant(1) }, [no_key, hidden, hidden, yes, yes, hidden, yes, hidden]);
-        check(CreateTenant, [no_key, hidden, yes, yes, hidden, hidden, hidden, hidden]);
-        check(WorkJobs, [no_key, yes, hidden, hidden, hidden, hidden, hidden, hidden]);
+        check(CompleteAs { tenant: tenant(1) }, [no_key, hidden, hidden, yes, yes, yes, yes, hidden, hidden]);
+        check(
+            CompleteAs { tenant: tenant(2) },
+            [no_key, hidden, hidden, hidden, hidden, hidden, hidden, hidden, hidden],
+        );
+        check(ManageTenant { tenant: tenant(1) }, [no_key, hidden, yes, yes, hidden, hidden, hidden, hidden, hidden]);
+        check(ReadAudit { tenant: tenant(1) }, [no_key, hidden, hidden, yes, yes, hidden, hidden, yes, hidden]);
+        check(StartRun { tenant: tenant(1) }, [no_key, hidden, hidden, yes, yes, hidden, yes, hidden, hidden]);
+        check(Appoint { tenant: tenant(1) }, [no_key, hidden, hidden, yes, yes, hidden, hidden, hidden, hidden]);
+        check(
+            JoinOrganization { tenant: tenant(1) },
+            [no_key, yes, hidden, hidden, hidden, hidden, hidden, hidden, yes],
+        );
+        check(
+            JoinOrganization { tenant: tenant(2) },
+            [no_key, yes, hidden, hidden, hidden, hidden, hidden, hidden, hidden],
+        );
+        check(CreateTenant, [no_key, hidden, yes, yes, hidden, hidden, hidden, hidden, hidden]);
+        check(WorkJobs, [no_key, yes, hidden, hidden, hidden, hidden, hidden, hidden, hidden]);
     }
 
     #[test]
@@ -234,7 +262,16 @@ mod tests {
         }
         let editor = holder(Role::Admin, Scopes::of(&[Scope::Complete]));
         assert!(editor.grant(CompleteAs { tenant: tenant(1) }).is_ok());
+        let denied = |caller: &Caller| caller.grant(ManageKeys { tenant: tenant(1) }).map(|_| ()).unwrap_err();
         assert!(editor.grant(StartRun { tenant: tenant(1) }).is_err());
-        assert!(editor.grant(ManageKeys { tenant: tenant(1) }).is_err());
+        // Whose role would do hears what is missing; who would not be let in anyway hears nothing.
+        assert_eq!(denied(&editor), Denied::OutOfScope(Scope::Manage));
+        assert_eq!(denied(&holder(Role::Member, Scopes::of(&[Scope::Complete]))), Denied::Hidden);
+        let elsewhere = editor.grant(ManageKeys { tenant: tenant(2) }).map(|_| ());
+        assert_eq!(elsewhere, Err(Denied::Hidden));
+        let administrator = holder(Role::Admin, Scopes::ADMINISTRATION);
+        let completes = administrator.grant(CompleteAs { tenant: tenant(1) }).map(|_| ());
+        assert_eq!(completes, Err(Denied::OutOfScope(Scope::Complete)));
+        assert!(administrator.grant(Appoint { tenant: tenant(1) }).is_ok());
     }
 }

@@ -22,6 +22,7 @@ mod metrics;
 mod models;
 mod observe;
 mod openapi;
+mod organization;
 mod runs;
 mod sources;
 mod state;

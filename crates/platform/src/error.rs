@@ -1,9 +1,10 @@
 //! What can go wrong in a use case, and what kind of trouble it is for the one who asked.
 
 use atelier_access::Denied;
+use atelier_domain::Scope;
 use atelier_engine::{EngineError, SubmitError};
 use atelier_model::ModelError;
-use atelier_store::StoreError;
+use atelier_store::{OrganizationConflict, StoreError};
 use atelier_trainer::TrainError;
 
 use crate::pipeline::ingest::SourceRefused;
@@ -35,6 +36,14 @@ pub enum PlatformError {
          now is counted. Go on with another key."
     )]
     KeyEnded,
+    /// The key was not given this part of its role's rights.
+    #[error(
+        "This key may not do this: it has not the scope `{scope}`. Use a key that has it, or have it added to this one."
+    )]
+    OutOfScope {
+        /// What is missing.
+        scope: Scope,
+    },
     /// The tenant is suspended.
     #[error("This organization is suspended. Nothing of it is lost; ask whoever runs this server to resume it.")]
     Suspended,
@@ -162,6 +171,7 @@ impl PlatformError {
             Self::Source(_) => ErrorKind::InvalidRequest { param: None, code: Some("invalid_source") },
             Self::NotAuthenticated | Self::KeyEnded => ErrorKind::NotAuthenticated,
             Self::Suspended => ErrorKind::Forbidden { code: "organization_suspended" },
+            Self::OutOfScope { .. } => ErrorKind::Forbidden { code: "insufficient_scope" },
             Self::NotFound { code, .. } => ErrorKind::NotFound { code },
             Self::Conflict { code, .. } => ErrorKind::Conflict { code },
             Self::TooManyRequests { retry_after_ms, .. } => {
@@ -209,9 +219,10 @@ impl From<Denied> for PlatformError {
             Denied::NotAuthenticated => Self::NotAuthenticated,
             Denied::Hidden => Self::not_found(),
             Denied::Suspended => Self::Suspended,
+            Denied::OutOfScope(scope) => Self::OutOfScope { scope },
             Denied::Exceeds => Self::invalid(
-                "A key cannot be given a role or scopes that the key which makes it has not. Ask for less, or use \
-                 another key.",
+                "A key cannot be given a role or scopes that the key which makes it has not, nor such that go beyond what \
+                 its holder is. Ask for less, or use another key.",
                 "scopes",
                 "rights_exceeded",
             ),
@@ -224,6 +235,7 @@ impl From<StoreError> for PlatformError {
         match error {
             StoreError::Denied(denied) => denied.into(),
             StoreError::NotFound { .. } => Self::not_found(),
+            StoreError::Organization(conflict) => organization_conflict(conflict),
             StoreError::NameTaken => Self::Conflict {
                 message: "A tenant of that name exists already. Choose another name.".to_owned(),
                 code: "name_taken",
@@ -287,6 +299,35 @@ impl From<StoreError> for PlatformError {
             other => Self::Store(other),
         }
     }
+}
+
+fn organization_conflict(conflict: OrganizationConflict) -> PlatformError {
+    let (message, code) = match conflict {
+        OrganizationConflict::ProjectArchived => {
+            ("That project is archived: it can be read and not changed. Use another project.", "project_archived")
+        }
+        OrganizationConflict::DefaultProject => (
+            "The default project cannot be archived: what names no project belongs to it. Archive another one.",
+            "default_project",
+        ),
+        OrganizationConflict::LastOwner => {
+            ("That is the last owner of the organization. Make somebody else an owner first.", "last_owner")
+        }
+        OrganizationConflict::UserExists => (
+            "Somebody with that email address belongs to the organization already. Change that person instead.",
+            "user_exists",
+        ),
+        OrganizationConflict::InviteExists => {
+            ("An invite for that email address waits already. Delete it first to invite anew.", "invite_exists")
+        }
+        OrganizationConflict::InviteAccepted => {
+            ("That invite was accepted already. Delete the person instead.", "invite_accepted")
+        }
+        OrganizationConflict::AlreadyMember => {
+            ("That person belongs to the project already. Change the role there instead.", "user_in_project")
+        }
+    };
+    PlatformError::Conflict { message: message.to_owned(), code }
 }
 
 impl From<SubmitError> for PlatformError {

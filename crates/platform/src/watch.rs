@@ -95,9 +95,9 @@ impl Leash {
     pub(crate) async fn ended(&self) -> PlatformError {
         self.cut.cancelled().await;
         match self.why.get() {
-            Some(Ending::Denied(Denied::NotAuthenticated | Denied::Hidden | Denied::Exceeds)) => {
-                PlatformError::KeyEnded
-            }
+            Some(Ending::Denied(
+                Denied::NotAuthenticated | Denied::Hidden | Denied::OutOfScope(_) | Denied::Exceeds,
+            )) => PlatformError::KeyEnded,
             Some(Ending::Denied(Denied::Suspended)) => PlatformError::Suspended,
             Some(Ending::Unknown) | None => PlatformError::closing(),
         }
