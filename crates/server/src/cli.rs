@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::audit::AuditCommand;
 use crate::commands::key::KeyCommand;
+use crate::commands::organization::{InviteCommand, ProjectCommand, UserCommand};
 
 /// Where everything lives unless told otherwise.
 const DEFAULT_DATA: &str = "./atelier-data";
@@ -50,6 +51,24 @@ pub enum Command {
         /// What to do with them.
         #[command(subcommand)]
         command: KeyCommand,
+    },
+    /// Create, list and archive a tenant's projects.
+    Project {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: ProjectCommand,
+    },
+    /// List, raise, lower and remove a tenant's people.
+    User {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: UserCommand,
+    },
+    /// Invite people to a tenant, and accept an invite.
+    Invite {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: InviteCommand,
     },
     /// Change the key that wraps the keys of all data, while no server runs.
     RootKey {

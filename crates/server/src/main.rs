@@ -55,6 +55,13 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Demo(args) => demo::run(args, output).await,
         Command::Tenant { command } => commands::tenant::run(data, command, output).await,
         Command::Key { command } => commands::key::run(data, command, output).await,
+        Command::Project { command } => {
+            commands::organization::projects(client::Client::find(data)?, command, output).await
+        }
+        Command::User { command } => commands::organization::users(client::Client::find(data)?, command, output).await,
+        Command::Invite { command } => {
+            commands::organization::invites(client::Client::find(data)?, command, output).await
+        }
         Command::RootKey { command } => commands::root_key::run(data, command, output).await,
         Command::Learn(args) => commands::learn::run(data, args, output).await,
         Command::Versions(args) => commands::versions::list(data, args, output).await,
