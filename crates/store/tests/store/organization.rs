@@ -517,6 +517,37 @@ on_each_database! {
         assert!(is_let_in(&world, &caller).await);
     }
 
+    async fn what_is_older_than_projects_belongs_to_the_default_one(world: World) {
+        let (acme, other) = (world.tenant("acme", Plan::Shared).await, world.tenant("other", Plan::Shared).await);
+        let (member, reader) = (world.key(&acme, Role::Member).await, world.key(&acme, Role::Reader).await);
+        let grant = world.operator.grant(ManageTenant { tenant: other.id() }).unwrap();
+        world.store.delete_tenant(&grant).await.unwrap();
+        use_key(&world, &acme, &caller(&world, &member).await).await;
+        world.store.close().await;
+        // As if the step that brought projects into use had never been applied.
+        let undo = |schema: &str| format!(
+            "DROP INDEX {schema}project_users_of_user; DROP TABLE {schema}invites;
+            CREATE TABLE {schema}invites (id TEXT); UPDATE {schema}keys SET project_id = NULL;
+            DELETE FROM {schema}projects; ALTER TABLE {schema}usage_events DROP COLUMN project_id;
+            ALTER TABLE {schema}usage_events DROP COLUMN user_id; DELETE FROM {schema}schema_history WHERE version = 23"
+        );
+        match &world.backend {
+            Backend::Sqlite => crate::audit::run_in_file(&world, "control.db", &undo("")).await,
+            backend => drop(backend.test_database().sql(&undo("atelier."))),
+        }
+        let world = world.reopen().await;
+        let usual = ProjectId::default_of(acme.id());
+        let projects = world.store.projects(&reads(&acme), first(9), true).await.unwrap().items;
+        assert_eq!(projects.iter().map(|project| project.id).collect::<Vec<_>>(), [usual]);
+        for (key, project) in [(&member, Some(usual)), (&reader, None)] {
+            assert_eq!(world.store.key(&manages_keys(&acme), key.summary.id).await.unwrap().project, project);
+            assert_eq!(caller(&world, key).await.project(), project);
+        }
+        let usage = UsageQuery { group_by_project: true, ..crate::usage::query(START) };
+        assert_eq!(used(&world, &acme.admin, &acme, usage).await, [(Some(usual), None, 1)]);
+        person(&world, &acme, "jo", PersonRole::Reader, None).await;
+    }
+
     async fn what_names_people_is_gone_with_them_and_with_the_tenant(world: World) {
         let acme = world.tenant("acme", Plan::Shared).await;
         let data = world.folder.path().join("data");
