@@ -14,4 +14,5 @@ mod exposure;
 mod line;
 mod metrics;
 mod openai_client;
+mod people;
 mod tls;
