@@ -17,7 +17,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use crate::data_keys::{self, DataKeys};
 use crate::error::StoreError;
 use crate::open::Store;
-use crate::seal::Bound;
+use atelier_seal::Bound;
 
 /// Begins every stored adapter; the last character is the version of the layout.
 const ADAPTER_MAGIC: &[u8; 8] = b"ATLADPT1";
