@@ -23,7 +23,7 @@ fn commands_invite_people_and_keep_projects() {
     // Whoever is invited needs to say nothing but the secret.
     let url = world.url();
     let accept = |secret: &str, name: &str| {
-        world.cli_with(&[("ATELIER_URL", &url), ("ATELIER_KEY", secret)], &["invite", "accept", name])
+        world.cli_with(&[("ATELIER_URL", url.as_str()), ("ATELIER_KEY", secret)], &["invite", "accept", name])
     };
     let joined = accept(secret, "Jo Smith").object();
     assert_eq!(world.user(joined["key"]["value"].as_str()).get("/v1/models").status, 200);
