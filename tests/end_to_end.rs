@@ -18,5 +18,6 @@ mod full_disk;
 mod line;
 mod metrics;
 mod openai_client;
+mod people;
 mod secrecy;
 mod tls;

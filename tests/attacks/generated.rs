@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::document::{Operation, Parameter, Place, operations};
-use super::scene::{Meaning, Request, Scene, forget_uses, meaning};
+use super::scene::{Meaning, Request, Scene, forget_uses, is_needed, meaning};
 use crate::support::{Answer, User};
 
 /// Headers of an answer that say nothing of what was asked.
@@ -279,7 +279,7 @@ fn one_parameter(
                 return Some(name.to_owned());
             }
             let chosen = if others_own { scene.own(other_kind) } else { scene.theirs(other_kind) };
-            (other.place == Place::Path || other.required).then_some(chosen)
+            is_needed(operation, other).then_some(chosen)
         });
         named.extend(naming(operation).iter().map(|(_, kind)| scene.theirs(kind)));
         Shot { operation, by, request, named }

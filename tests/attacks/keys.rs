@@ -57,7 +57,7 @@ fn case_08_a_revoked_key_does_nothing_after_a_second_also_on_open_streams() {
 }
 
 /// Long streams, one after another, until the key is good for none: whether the last was cut, and when that was known.
-fn stream(user: &User) -> impl Future<Output = (bool, Instant)> + Send + 'static {
+pub(super) fn stream(user: &User) -> impl Future<Output = (bool, Instant)> + Send + 'static {
     let body = json!({"model": "atelier", "prompt": "def f(", "max_tokens": 1_500, "n": 4, "temperature": 1.0, "stream": true});
     let request = user.request("POST", "/v1/completions", Some(("application/json", body.to_string().into())));
     async move {

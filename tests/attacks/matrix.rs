@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::document::{Operation, Place, operations};
-use super::scene::{Meaning, Party, Scene, meaning};
+use super::scene::{Meaning, Party, Scene, is_needed, meaning};
 use crate::support::{User, World};
 
 /// Things that only learning makes: one tenant learns, for all operations about them.
@@ -15,6 +15,7 @@ fn people(scene: &Scene, party: &Party) -> Vec<(&'static str, User)> {
     let mut people = vec![
         ("nobody", scene.world.anon()),
         ("stranger", scene.attacker.admin.acting_for(&party.name)),
+        ("invited", party.admin.with_key(&party.invite("secret"))),
         ("admin", party.admin.clone()),
         ("operator", operator.clone()),
         ("operator acting", operator.acting_for(&party.name)),
@@ -24,7 +25,7 @@ fn people(scene: &Scene, party: &Party) -> Vec<(&'static str, User)> {
 }
 
 fn names(operation: &Operation) -> Vec<&'static str> {
-    let kinds = operation.parameters.iter().filter(|parameter| parameter.place == Place::Path || parameter.required);
+    let kinds = operation.parameters.iter().filter(|parameter| is_needed(operation, parameter));
     let named = kinds.filter_map(|parameter| match meaning(operation, parameter) {
         Meaning::Names(kind) => Some(kind),
         Meaning::Plain(_) => None,
@@ -48,8 +49,7 @@ fn case_05_every_role_gets_what_the_access_matrix_says_and_no_more() {
             let request = scene.request_with(operation, |parameter, kind| {
                 // What is to be made must not be there yet.
                 let new = parameter.place == Place::Body && kind == "tenant";
-                let needed = parameter.place == Place::Path || parameter.required;
-                needed.then(|| if new { format!("made-{tried}") } else { party.thing(kind) })
+                is_needed(operation, parameter).then(|| if new { format!("made-{tried}") } else { party.thing(kind) })
             });
             let answer = request.send_as(&user, operation);
             let allowed = operation.roles.iter().any(|known| known == role || known == "anyone");

@@ -10,6 +10,7 @@ mod identity;
 mod keys;
 mod life;
 mod matrix;
+mod organization;
 mod scene;
 mod traffic;
 

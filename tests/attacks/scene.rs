@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
@@ -27,7 +28,11 @@ const MEANINGS: &[(&str, Meaning)] = &[
     ("alias", Plain("\"live\"")),
     ("api_key_ids", Names("key")),
     ("bucket_width", Plain("\"1d\"")),
+    ("create_project_user.role", Plain("\"member\"")),
+    ("create_service_account_only", Plain("false")),
     ("create_tenant.name", Names("tenant")),
+    ("email", Plain("\"somebody@example.com\"")),
+    ("emails", Plain("\"somebody@example.com\"")),
     ("effective_at[gt]", Plain("1700000000")),
     ("effective_at[gte]", Plain("1700000000")),
     ("effective_at[lt]", Plain("4000000000")),
@@ -37,32 +42,55 @@ const MEANINGS: &[(&str, Meaning)] = &[
     ("expires_in_seconds", Plain("3600")),
     ("folder", Names("folder")),
     ("group_by", Plain("\"model\"")),
+    ("get_admin_key.key_id", Names("admin_key")),
+    ("delete_admin_key.key_id", Names("admin_key")),
+    ("get_project_key.key_id", Names("project_key")),
+    ("delete_project_key.key_id", Names("project_key")),
+    ("include_archived", Plain("true")),
+    ("invite_id", Names("invite")),
     ("key", Names("key")),
     ("kind", Plain("\"evaluate\"")),
     ("limit", Plain("1")),
+    ("list_admin_keys.after", Names("admin_key")),
     ("list_audit_logs.after", Names("event")),
     ("list_audit_logs.before", Names("event")),
     ("list_erasures.after", Plain("\"org_0190d1f2a3b47c5d8e9f001122334455\"")),
+    ("list_invites.after", Names("invite")),
     ("list_keys.after", Names("key")),
     ("list_operator_audit_logs.after", Names("event")),
     ("list_operator_audit_logs.before", Names("event")),
+    ("list_project_keys.after", Names("project_key")),
+    ("list_project_users.after", Names("user")),
+    ("list_projects.after", Names("project")),
     ("list_run_events.after", Plain("0")),
+    ("list_service_accounts.after", Names("service_account")),
+    ("list_users.after", Names("user")),
     ("model", Names("model")),
+    ("modify_project_user.role", Plain("\"owner\"")),
+    ("modify_service_account.role", Plain("\"owner\"")),
     ("models", Names("model")),
     ("name", Plain("\"a-name\"")),
     ("options", Plain("{}")),
+    ("order", Plain("\"asc\"")),
+    ("owner_project_access", Plain("\"any\"")),
     ("path", Names("folder")),
     ("plan", Plain("\"shared\"")),
-    ("project_ids", Plain("\"proj_0190d1f2a3b47c5d8e9f001122334455\"")),
+    ("project_id", Names("project")),
+    ("project_ids", Names("project")),
+    // Projects inside of a list: `case_02_an_invite_names_ones_own_projects_only`.
+    ("projects", Plain("[]")),
     ("resource_ids", Names("source")),
     ("role", Plain("\"reader\"")),
     ("run", Names("run")),
     ("scopes", Plain("[\"read\"]")),
     ("separation", Plain("\"pooled\"")),
+    ("service_account_id", Names("service_account")),
     ("source", Names("source")),
     ("start_time", Plain("1700000000")),
     ("status", Plain("\"active\"")),
     ("tenant", Names("tenant")),
+    ("user_id", Names("user")),
+    ("user_ids", Names("user")),
     ("usage_completions.page", Plain("\"page_1700000000\"")),
     ("version", Names("version")),
     // A completion's.
@@ -124,8 +152,34 @@ const KINDS: &[Kind] = &[
         |party| Some(party.deleted("/v1/keys", &party.fresh_key())),
     ),
     kind("event", |party| vec![party.event()], |_| None),
+    // First the one in which all that lies in a project is: things that are named together belong together.
+    kind("project", |party| vec![party.usual_project(), party.project()], |_| None),
+    kind("user", |party| vec![party.person()], |party| Some(party.deleted("/v1/organization/users", &party.person()))),
+    kind(
+        "invite",
+        |party| vec![party.invite("id")],
+        |party| Some(party.deleted("/v1/organization/invites", &party.invite("id"))),
+    ),
+    kind(
+        "service_account",
+        |party| vec![party.machine("/id")],
+        |party| Some(party.deleted(&party.in_project("service_accounts"), &party.machine("/id"))),
+    ),
+    kind(
+        "project_key",
+        |party| vec![party.machine("/api_key/id")],
+        |party| Some(party.deleted(&party.in_project("api_keys"), &party.machine("/api_key/id"))),
+    ),
+    kind(
+        "admin_key",
+        |party| vec![party.admin_key()],
+        |party| Some(party.deleted("/v1/organization/admin_api_keys", &party.admin_key())),
+    ),
     kind("folder", |party| vec![party.folder.clone()], |_| None),
 ];
+
+/// Counts who was invited, so that no address comes twice.
+static INVITED: AtomicUsize = AtomicUsize::new(0);
 
 /// A tenant and how it makes things.
 pub struct Party {
@@ -191,6 +245,42 @@ impl Party {
 
     fn key_id(&self) -> String {
         text(&self.admin.get("/v1/keys").ok()["data"][0]["id"])
+    }
+
+    /// The project that a tenant has from its beginning.
+    fn usual_project(&self) -> String {
+        self.id.replace("org_", "proj_")
+    }
+
+    fn in_project(&self, what: &str) -> String {
+        format!("/v1/organization/projects/{}/{what}", self.usual_project())
+    }
+
+    fn project(&self) -> String {
+        text(&self.admin.post("/v1/organization/projects", &json!({"name": self.word()})).ok()["id"])
+    }
+
+    /// Invites somebody whom nobody invited before.
+    pub fn invite(&self, field: &str) -> String {
+        let number = INVITED.fetch_add(1, Ordering::Relaxed);
+        let email = format!("{}.{number}@{}.example", self.word(), self.word());
+        text(&self.admin.post("/v1/organization/invites", &json!({"email": email, "role": "reader"})).ok()[field])
+    }
+
+    /// A person in the project that a tenant has from its beginning.
+    fn person(&self) -> String {
+        let invited = self.admin.with_key(&self.invite("secret"));
+        text(&invited.post("/v1/organization/invites/accept", &json!({"name": self.word()})).ok()["user"]["id"])
+    }
+
+    /// Something of a new machine in that project.
+    fn machine(&self, pointer: &str) -> String {
+        let made = self.admin.post(&self.in_project("service_accounts"), &json!({"name": self.word()})).ok();
+        text(made.pointer(pointer).expect("a field of a new service account"))
+    }
+
+    fn admin_key(&self) -> String {
+        text(&self.admin.post("/v1/organization/admin_api_keys", &json!({"name": self.word()})).ok()["id"])
     }
 
     fn event(&self) -> String {
@@ -326,7 +416,7 @@ impl Scene {
         };
         for parameter in &operation.parameters {
             let value = match meaning(operation, parameter) {
-                Names(kind) if parameter.place == Place::Path || parameter.required => {
+                Names(kind) if is_needed(operation, parameter) => {
                     Some(choose(parameter, kind).unwrap_or_else(|| self.own(kind)))
                 }
                 Names(kind) => choose(parameter, kind),
@@ -359,6 +449,12 @@ impl Scene {
         });
         seen.collect()
     }
+}
+
+/// Whether a request without this parameter is none. Of the two ways to say who is to be added, one is.
+pub fn is_needed(operation: &Operation, parameter: &Parameter) -> bool {
+    let says_who = operation.id == "create_project_user" && parameter.name == "user_id";
+    parameter.place == Place::Path || parameter.required || says_who
 }
 
 /// Operations whose answer grows by being read: an adapter that is given out is on record, and so is a refusal.

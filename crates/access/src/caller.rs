@@ -3,16 +3,17 @@
 use std::fmt;
 use std::sync::Weak;
 
-use atelier_domain::{KeyId, ProjectId, Role, Scopes, TenantId, Timestamp};
+use atelier_domain::{InviteId, KeyId, ProjectId, Role, Scopes, TenantId, Timestamp};
 use subtle::ConstantTimeEq;
 
-use crate::key::{ApiKey, KeyKind, KeyOwner, KeyRecord, Pepper};
+use crate::key::{ApiKey, InviteSecret, KeyKind, KeyOwner, KeyRecord, Pepper};
 use crate::policy::Standing;
 use crate::right::{Action, Right};
 use crate::witness::{Watched, Witness};
 use crate::{Denied, Granted, policy};
 
-/// Somebody, or something, that asks. Made only by [`verify`], [`Caller::anonymous`] and [`Caller::system`].
+/// Somebody, or something, that asks. Made only by [`verify`], [`verify_invite`], [`Caller::anonymous`] and
+/// [`Caller::system`].
 /// Its `Display` is what the audit trail records.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Caller(pub(crate) Who, Watched);
@@ -27,6 +28,11 @@ pub(crate) enum Who {
         acting_for: Option<TenantId>,
     },
     Tenant(Holder),
+    /// Showed the secret of an invite.
+    Invited {
+        invite: InviteId,
+        tenant: TenantId,
+    },
 }
 
 /// Who showed a tenant's key.
@@ -50,6 +56,27 @@ pub fn verify(key: &ApiKey, record: &KeyRecord, pepper: &Pepper, now: Timestamp)
     let same_secret = bool::from(key.secret_hash(pepper).ct_eq(&record.secret_hash));
     let same_key = *key.public_id() == record.public_id && key.kind() == KeyKind::of(record.role);
     if same_secret && same_key { stands_for(record, now) } else { Err(Denied::NotAuthenticated) }
+}
+
+/// Checks the secret of an invite against what is stored of it.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_invite(
+    secret: &ApiKey,
+    record: &InviteSecret,
+    pepper: &Pepper,
+    now: Timestamp,
+) -> Result<Caller, Denied> {
+    let same_secret = bool::from(secret.secret_hash(pepper).ct_eq(&record.secret_hash));
+    let same_invite = *secret.public_id() == record.public_id && secret.kind() == KeyKind::Invite;
+    if !(same_secret && same_invite && now < record.expires_at) {
+        return Err(Denied::NotAuthenticated);
+    }
+    if record.is_suspended {
+        return Err(Denied::Suspended);
+    }
+    Ok(Caller::of(Who::Invited { invite: record.id, tenant: record.tenant }))
 }
 
 /// Who a record's key stands for.
@@ -110,7 +137,9 @@ impl Caller {
         match self.0 {
             Who::Operator { key, .. } => Ok(Self(Who::Operator { key, acting_for: Some(tenant) }, self.1.clone())),
             Who::Tenant(ref holder) if holder.tenant == tenant => Ok(self.clone()),
-            Who::Anonymous | Who::Tenant(_) | Who::System(_) => Err(self.refuse(Action::ReadTenant)),
+            Who::Anonymous | Who::Tenant(_) | Who::System(_) | Who::Invited { .. } => {
+                Err(self.refuse(Action::ReadTenant))
+            }
         }
     }
 
@@ -151,7 +180,7 @@ impl Caller {
     pub fn refuse(&self, action: Action) -> Denied {
         match self.0 {
             Who::Anonymous => Denied::NotAuthenticated,
-            Who::System(_) => Denied::Hidden,
+            Who::System(_) | Who::Invited { .. } => Denied::Hidden,
             Who::Operator { .. } | Who::Tenant(_) => {
                 self.1.tell(|witness| witness.refused(self, action));
                 Denied::Hidden
@@ -166,6 +195,16 @@ impl Caller {
             Who::Anonymous | Who::System(_) => None,
             Who::Operator { acting_for, .. } => acting_for,
             Who::Tenant(ref holder) => Some(holder.tenant),
+            Who::Invited { tenant, .. } => Some(tenant),
+        }
+    }
+
+    /// The invite whose secret the caller showed.
+    #[must_use]
+    pub fn invite(&self) -> Option<InviteId> {
+        match self.0 {
+            Who::Invited { invite, .. } => Some(invite),
+            Who::Anonymous | Who::System(_) | Who::Operator { .. } | Who::Tenant(_) => None,
         }
     }
 
@@ -173,7 +212,7 @@ impl Caller {
     #[must_use]
     pub fn key(&self) -> Option<KeyId> {
         match self.0 {
-            Who::Anonymous | Who::System(_) => None,
+            Who::Anonymous | Who::System(_) | Who::Invited { .. } => None,
             Who::Operator { key, .. } => Some(key),
             Who::Tenant(ref holder) => Some(holder.key),
         }
@@ -184,7 +223,7 @@ impl Caller {
     pub fn project(&self) -> Option<ProjectId> {
         match self.0 {
             Who::Tenant(ref holder) => holder.project,
-            Who::Anonymous | Who::System(_) | Who::Operator { .. } => None,
+            Who::Anonymous | Who::System(_) | Who::Operator { .. } | Who::Invited { .. } => None,
         }
     }
 
@@ -193,7 +232,7 @@ impl Caller {
     pub fn owner(&self) -> Option<KeyOwner> {
         match self.0 {
             Who::Tenant(ref holder) => holder.owner,
-            Who::Anonymous | Who::System(_) | Who::Operator { .. } => None,
+            Who::Anonymous | Who::System(_) | Who::Operator { .. } | Who::Invited { .. } => None,
         }
     }
 
@@ -202,7 +241,7 @@ impl Caller {
     pub fn scopes(&self) -> Scopes {
         match self.0 {
             Who::Tenant(ref holder) => holder.scopes,
-            Who::Anonymous | Who::System(_) | Who::Operator { .. } => Scopes::ALL,
+            Who::Anonymous | Who::System(_) | Who::Operator { .. } | Who::Invited { .. } => Scopes::ALL,
         }
     }
 
@@ -227,6 +266,7 @@ impl fmt::Display for Caller {
             Who::Operator { key, acting_for: None } => write!(f, "operator {key}"),
             Who::Operator { key, acting_for: Some(tenant) } => write!(f, "operator {key} for {tenant}"),
             Who::Tenant(Holder { key, role, .. }) => write!(f, "{role} {key}"),
+            Who::Invited { invite, .. } => write!(f, "invited {invite}"),
         }
     }
 }
@@ -310,6 +350,42 @@ mod tests {
         assert_eq!(admin.acting_for(TenantId::generate(NOW, [9; 10])), Err(Denied::Hidden));
         assert_eq!(Caller::anonymous().acting_for(tenant()), Err(Denied::NotAuthenticated));
         assert_eq!(Caller::system("test").acting_for(tenant()), Err(Denied::Hidden));
+    }
+
+    #[test]
+    fn an_invite_is_as_good_as_its_secret_and_its_time() {
+        let secret = ApiKey::generate(KeyKind::Invite, [5; KEY_RANDOM_BYTES]);
+        let stored = InviteSecret {
+            id: InviteId::generate(NOW, [2; 10]),
+            public_id: secret.public_id().clone(),
+            tenant: tenant(),
+            secret_hash: secret.secret_hash(&pepper()),
+            expires_at: Timestamp::from_seconds(1_001),
+            is_suspended: false,
+        };
+        let check = |secret: &ApiKey, change: &dyn Fn(&mut InviteSecret), expected: Result<(), Denied>| {
+            let mut record = stored.clone();
+            change(&mut record);
+            assert_eq!(verify_invite(secret, &record, &pepper(), NOW).map(|_| ()), expected, "{record:?}");
+        };
+        let refused = Err(Denied::NotAuthenticated);
+        check(&secret, &|_| {}, Ok(()));
+        check(&secret, &|record| record.secret_hash[0] ^= 1, refused);
+        check(&secret, &|record| record.expires_at = NOW, refused);
+        check(&secret, &|record| record.public_id = "0000000000000000".parse().unwrap(), refused);
+        check(&secret, &|record| record.is_suspended = true, Err(Denied::Suspended));
+        for kind in [KeyKind::Tenant, KeyKind::Operator] {
+            let of_another_kind = ApiKey::generate(kind, [5; KEY_RANDOM_BYTES]);
+            check(&of_another_kind, &|_| {}, refused);
+            // Nor is the secret of an invite a key, whatever the key's record says.
+            let role = if kind == KeyKind::Tenant { Role::Admin } else { Role::Operator };
+            let key = record(&secret, role, (kind == KeyKind::Tenant).then(tenant));
+            assert_eq!(verify(&secret, &key, &pepper(), NOW), refused.map(|()| Caller::anonymous()));
+        }
+        let invited = verify_invite(&secret, &stored, &pepper(), NOW).unwrap();
+        assert_eq!((invited.invite(), invited.tenant(), invited.key()), (Some(stored.id), Some(tenant()), None));
+        assert_eq!(invited.to_string(), format!("invited {}", stored.id));
+        assert_eq!(invited.acting_for(tenant()), Err(Denied::Hidden));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The proof that a caller may do something.
 
-use atelier_domain::{Role, Scopes, TenantId};
+use atelier_domain::{ProjectId, Role, Scope, Scopes, TenantId};
 
-use crate::right::{ManageKeys, Right, TenantRight};
+use crate::right::{Appoint, ManageKeys, Right, TenantRight};
 use crate::{Caller, Denied};
 
 /// A right that the policy gave to a caller. There is no other way to make one:
@@ -66,9 +66,16 @@ impl<R: TenantRight> Granted<R> {
     pub fn tenant(&self) -> TenantId {
         self.right.tenant_id()
     }
+
+    /// The only project whose things may be looked at: that of the caller's key. None for a key of the whole tenant,
+    /// which looks at all of them.
+    pub fn project(&self) -> Option<ProjectId> {
+        self.caller.project()
+    }
 }
 
-/// What a new or changed key may be. Made only by [`Granted::hand_out`]: nobody hands out more than he has.
+/// What a new or changed key may be. Made only by [`Granted::hand_out`] and [`Granted::hand_to_machine`]: nobody hands out
+/// more than he has or may delegate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyRights {
     role: Role,
@@ -93,10 +100,20 @@ impl Granted<ManageKeys> {
     /// Rights for a key of the tenant.
     ///
     /// # Errors
-    /// [`Denied::Exceeds`] for the operator's role, and for a scope that the caller's own key has not.
+    /// [`Denied::Exceeds`] for the operator's role; and for a scope that the caller's own key has not, unless it may
+    /// delegate.
     pub fn hand_out(&self, role: Role, scopes: Scopes) -> Result<KeyRights, Denied> {
-        let within = role != Role::Operator && scopes.is_within(self.caller.scopes());
+        let own = self.caller.scopes();
+        let within = role != Role::Operator && (scopes.is_within(own) || own.contains(Scope::Delegate));
         if within { Ok(KeyRights { role, scopes }) } else { Err(Denied::Exceeds) }
+    }
+}
+
+impl Granted<Appoint> {
+    /// Rights for the first key of a machine that is appointed.
+    #[must_use]
+    pub fn hand_to_machine(&self) -> KeyRights {
+        KeyRights { role: Role::Service, scopes: Scopes::ALL }
     }
 }
 
@@ -138,5 +155,13 @@ mod tests {
             assert_eq!(whole.hand_out(role, scopes), expected(by_whole), "{role} {scopes}");
             assert_eq!(manager.hand_out(role, scopes), expected(by_manager), "{role} {scopes}");
         }
+        // An admin API key completes nothing, and makes the keys that do.
+        let administrator = holder(Scopes::ADMINISTRATION).grant(ManageKeys { tenant }).unwrap();
+        let scopes = Scopes::ALL;
+        assert_eq!(administrator.hand_out(Role::Member, scopes), Ok(KeyRights { role: Role::Member, scopes }));
+        assert_eq!(administrator.hand_out(Role::Operator, scopes), Err(Denied::Exceeds));
+        assert!(holder(Scopes::of(&[Scope::Manage])).grant(Appoint { tenant }).is_err());
+        let rights = holder(Scopes::ADMINISTRATION).grant(Appoint { tenant }).unwrap().hand_to_machine();
+        assert_eq!((rights.role(), rights.scopes()), (Role::Service, Scopes::ALL));
     }
 }

@@ -1,4 +1,5 @@
-//! The text of an API key: `atl_<o|t>_<public id>_<secret><checksum>`.
+//! The text of an API key: `atl_<o|t>_<public id>_<secret><checksum>`. The secret of an invite is of the same form, with
+//! the letter `i`, and is kept and checked in the same way.
 //!
 //! The public id finds the key's row; the secret proves possession; the checksum lets a secret scanner, and us, tell a
 //! key from noise without a look-up. Only a keyed hash of the secret is ever stored.
@@ -7,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use atelier_domain::{
-    KeyId, Label, ParseError, ProjectId, Role, Scopes, ServiceAccountId, TenantId, Timestamp, UserId,
+    InviteId, KeyId, Label, ParseError, ProjectId, Role, Scopes, ServiceAccountId, TenantId, Timestamp, UserId,
 };
 
 /// Random bytes that a key takes: 11 for the public id, 32 for the secret.
@@ -37,9 +38,13 @@ pub enum KeyKind {
     Operator,
     /// One tenant.
     Tenant,
+    /// Somebody who is invited by a tenant: good for accepting, once.
+    Invite,
 }
 
 impl KeyKind {
+    const ALL: [Self; 3] = [Self::Operator, Self::Tenant, Self::Invite];
+
     /// The kind of key that a role has.
     #[must_use]
     pub fn of(role: Role) -> Self {
@@ -53,6 +58,7 @@ impl KeyKind {
         match self {
             Self::Operator => "o",
             Self::Tenant => "t",
+            Self::Invite => "i",
         }
     }
 }
@@ -126,8 +132,7 @@ impl ApiKey {
         else {
             return Err(PARSE_ERROR);
         };
-        let kind =
-            [KeyKind::Operator, KeyKind::Tenant].into_iter().find(|kind| kind.letter() == letter).ok_or(PARSE_ERROR)?;
+        let kind = KeyKind::ALL.into_iter().find(|kind| kind.letter() == letter).ok_or(PARSE_ERROR)?;
         let public_id = public_id.parse().map_err(|_| PARSE_ERROR)?;
         if tail.len() != SECRET_CHARS + CHECKSUM_CHARS || !is_base62(tail) {
             return Err(PARSE_ERROR);
@@ -256,6 +261,23 @@ impl KeyRecord {
     }
 }
 
+/// What is stored about the secret of an invite that waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InviteSecret {
+    /// The invite.
+    pub id: InviteId,
+    /// The part of the secret's text that finds this record.
+    pub public_id: PublicId,
+    /// Who invites.
+    pub tenant: TenantId,
+    /// [`ApiKey::secret_hash`] of the secret.
+    pub secret_hash: [u8; 32],
+    /// From when on it is worthless.
+    pub expires_at: Timestamp,
+    /// Whether the tenant may do nothing for now.
+    pub is_suspended: bool,
+}
+
 /// Who holds a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum KeyOwner {
@@ -300,7 +322,7 @@ mod tests {
 
     #[test]
     fn the_text_keeps_its_published_shape() {
-        for (kind, letter) in [(KeyKind::Operator, "o"), (KeyKind::Tenant, "t")] {
+        for (kind, letter) in [(KeyKind::Operator, "o"), (KeyKind::Tenant, "t"), (KeyKind::Invite, "i")] {
             let text = ApiKey::generate(kind, EXAMPLE).reveal();
             let parts: Vec<&str> = text.split('_').collect();
             assert_eq!((parts[0], parts[1], parts[2].len(), parts[3].len()), ("atl", letter, 16, 49));

@@ -15,9 +15,9 @@ pub mod policy;
 pub mod right;
 pub mod witness;
 
-pub use caller::{Caller, verify};
+pub use caller::{Caller, verify, verify_invite};
 pub use granted::{Granted, KeyRights};
-pub use key::{ApiKey, KeyKind, KeyOwner, KeyRecord, Pepper, PublicId};
+pub use key::{ApiKey, InviteSecret, KeyKind, KeyOwner, KeyRecord, Pepper, PublicId};
 pub use policy::Standing;
 pub use right::{Action, Right};
 pub use witness::Witness;

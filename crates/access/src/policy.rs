@@ -13,6 +13,8 @@ pub enum Standing {
     Anonymous,
     /// Belongs to another tenant, or to any tenant when the right is the installation's.
     Stranger,
+    /// Showed the secret of an invite of the tenant's.
+    Invited,
     /// Looks and changes nothing.
     Reader,
     /// A machine: completes, and gives code to learn from.
@@ -31,9 +33,10 @@ pub enum Standing {
 
 impl Standing {
     /// Every standing.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Anonymous,
         Self::Stranger,
+        Self::Invited,
         Self::Reader,
         Self::Service,
         Self::Member,
@@ -52,7 +55,8 @@ pub(crate) fn standing(caller: &Caller, tenant: Option<TenantId>) -> Standing {
         (Who::Operator { acting_for: None, .. }, _) | (Who::Operator { .. }, None) => Standing::Operator,
         (Who::Operator { acting_for: Some(one), .. }, Some(other)) if *one == other => Standing::OperatorActing,
         (Who::Tenant(holder), Some(other)) if holder.tenant == other => standing_of(holder.role),
-        (Who::Operator { .. } | Who::Tenant(_), _) => Standing::Stranger,
+        (Who::Invited { tenant: one, .. }, Some(other)) if *one == other => Standing::Invited,
+        (Who::Operator { .. } | Who::Tenant(_) | Who::Invited { .. }, _) => Standing::Stranger,
     }
 }
 
@@ -104,6 +108,10 @@ pub fn allows(standing: Standing, action: Action) -> bool {
     match (standing, action) {
         (S::Anonymous | S::Stranger, _) => false,
 
+        // Whoever is invited joins, and is somebody else from then on.
+        (S::Invited, A::JoinOrganization) => true,
+        (S::Invited, _) => false,
+
         // What everybody of a tenant sees.
         (
             S::Reader | S::Service | S::Member | S::Admin | S::OperatorActing,
@@ -132,7 +140,8 @@ pub fn allows(standing: Standing, action: Action) -> bool {
             | A::Evaluate
             | A::MoveAlias
             | A::ManageKeys
-            | A::ManageOrganization,
+            | A::ManageOrganization
+            | A::Appoint,
         ) => true,
         (S::Admin, _) => false,
 
@@ -155,6 +164,7 @@ pub fn allows(standing: Standing, action: Action) -> bool {
             | A::ReadVersions
             | A::ReadTenant
             | A::LoadAdapter
+            | A::JoinOrganization
             | A::Meter,
         ) => true,
         (S::System, _) => false,
@@ -166,8 +176,10 @@ mod tests {
     use super::*;
     use crate::Right;
     use crate::caller::Holder;
-    use crate::right::{CompleteAs, CreateTenant, ManageKeys, ManageTenant, ReadAudit, StartRun, WorkJobs};
-    use atelier_domain::{KeyId, Scope, Scopes, Timestamp};
+    use crate::right::{
+        Appoint, CompleteAs, CreateTenant, JoinOrganization, ManageKeys, ManageTenant, ReadAudit, StartRun, WorkJobs,
+    };
+    use atelier_domain::{InviteId, KeyId, Scope, Scopes, Timestamp};
 
     fn tenant(byte: u8) -> TenantId {
         TenantId::generate(Timestamp::from_seconds(1), [byte; 10])
@@ -181,7 +193,7 @@ mod tests {
         Caller::of(Who::Tenant(Holder { key: key(), tenant: tenant(1), role, scopes, project: None, owner: None }))
     }
 
-    fn callers() -> [Caller; 8] {
+    fn callers() -> [Caller; 9] {
         [
             Caller::anonymous(),
             Caller::system("test"),
@@ -191,10 +203,14 @@ mod tests {
             holder(Role::Member, Scopes::ALL),
             holder(Role::Service, Scopes::ALL),
             holder(Role::Reader, Scopes::ALL),
+            Caller::of(Who::Invited {
+                invite: InviteId::generate(Timestamp::from_seconds(1), [0; 10]),
+                tenant: tenant(1),
+            }),
         ]
     }
 
-    fn check<R: Right>(right: R, expected: [Result<(), Denied>; 8]) {
+    fn check<R: Right>(right: R, expected: [Result<(), Denied>; 9]) {
         assert_eq!(callers().map(|caller| caller.grant(right.clone()).map(|_| ())), expected, "{right:?}");
     }
 
@@ -219,19 +235,33 @@ mod tests {
         let (yes, no_key, hidden) = (Ok(()), Err(Denied::NotAuthenticated), Err(Denied::Hidden));
         let of = |role, action| Err(Denied::BeyondRole { role, action });
         let all = |action| [Role::Admin, Role::Member, Role::Service, Role::Reader].map(|role| of(role, action));
-        check(CompleteAs { tenant: tenant(2) }, [no_key, hidden, hidden, hidden, hidden, hidden, hidden, hidden]);
+        check(
+            CompleteAs { tenant: tenant(2) },
+            [no_key, hidden, hidden, hidden, hidden, hidden, hidden, hidden, hidden],
+        );
         let reader = of(Role::Reader, Action::CompleteAs);
-        check(CompleteAs { tenant: tenant(1) }, [no_key, hidden, hidden, yes, yes, yes, yes, reader]);
+        check(CompleteAs { tenant: tenant(1) }, [no_key, hidden, hidden, yes, yes, yes, yes, reader, hidden]);
         let [admin, member, service, reader] = all(Action::ManageTenant);
-        check(ManageTenant { tenant: tenant(1) }, [no_key, hidden, yes, yes, admin, member, service, reader]);
+        check(ManageTenant { tenant: tenant(1) }, [no_key, hidden, yes, yes, admin, member, service, reader, hidden]);
         let [_, member, service, _] = all(Action::ReadAudit);
-        check(ReadAudit { tenant: tenant(1) }, [no_key, hidden, hidden, yes, yes, member, service, yes]);
+        check(ReadAudit { tenant: tenant(1) }, [no_key, hidden, hidden, yes, yes, member, service, yes, hidden]);
         let [_, member, _, reader] = all(Action::StartRun);
-        check(StartRun { tenant: tenant(1) }, [no_key, hidden, hidden, yes, yes, member, yes, reader]);
+        check(StartRun { tenant: tenant(1) }, [no_key, hidden, hidden, yes, yes, member, yes, reader, hidden]);
+        let [_, member, service, reader] = all(Action::Appoint);
+        check(Appoint { tenant: tenant(1) }, [no_key, hidden, hidden, yes, yes, member, service, reader, hidden]);
+        let [admin, member, service, reader] = all(Action::JoinOrganization);
+        check(
+            JoinOrganization { tenant: tenant(1) },
+            [no_key, yes, hidden, hidden, admin, member, service, reader, yes],
+        );
+        check(
+            JoinOrganization { tenant: tenant(2) },
+            [no_key, yes, hidden, hidden, hidden, hidden, hidden, hidden, hidden],
+        );
         let [admin, member, service, reader] = all(Action::CreateTenant);
-        check(CreateTenant, [no_key, hidden, yes, yes, admin, member, service, reader]);
+        check(CreateTenant, [no_key, hidden, yes, yes, admin, member, service, reader, hidden]);
         let [admin, member, service, reader] = all(Action::WorkJobs);
-        check(WorkJobs, [no_key, yes, hidden, hidden, admin, member, service, reader]);
+        check(WorkJobs, [no_key, yes, hidden, hidden, admin, member, service, reader, hidden]);
     }
 
     #[test]
@@ -282,5 +312,8 @@ mod tests {
         assert_eq!(editor.grant(StartRun { tenant: tenant(1) }).map(|_| ()), lacks(Scope::Learn));
         assert_eq!(editor.grant(ManageKeys { tenant: tenant(1) }).map(|_| ()), lacks(Scope::Manage));
         assert_eq!(editor.grant(ManageKeys { tenant: tenant(2) }).map(|_| ()), Err(Denied::Hidden));
+        let administrator = holder(Role::Admin, Scopes::ADMINISTRATION);
+        assert_eq!(administrator.grant(CompleteAs { tenant: tenant(1) }).map(|_| ()), lacks(Scope::Complete));
+        assert!(administrator.grant(Appoint { tenant: tenant(1) }).is_ok());
     }
 }

@@ -159,8 +159,12 @@ rights! {
         ManageKeys => "manage_keys" in Manage,
         /// See the tenant's projects, people and machines.
         ReadOrganization => "read_organization" in Read,
-        /// Change the tenant's projects, people and machines.
+        /// Change the tenant's projects, and take away from its people and machines.
         ManageOrganization => "manage_organization" in Manage,
+        /// Give people and machines rights in the tenant: invite, raise, add to projects.
+        Appoint => "appoint" in Delegate,
+        /// Become one of the tenant's people: by an invite, or because an issuer that the tenant trusts says who it is.
+        JoinOrganization => "join_organization" in Manage,
         /// Change the tenant's plan, or delete it.
         ManageTenant => "manage_tenant" in Operate,
         /// Carry out a job that was claimed for the tenant.

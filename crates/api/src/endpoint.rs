@@ -21,6 +21,8 @@ pub enum Access {
     TenantAdmin,
     /// The operator's key.
     Operator,
+    /// The secret of an invite.
+    Invited,
 }
 
 /// A JSON schema and the ones that it refers to.
@@ -127,7 +129,7 @@ impl Endpoint {
     /// HTTP method, from the word that the operation id begins with: the naming rule of this crate.
     pub fn method(&self) -> &'static str {
         match self.operation.split('_').next().unwrap_or_default() {
-            "create" | "cancel" | "rotate" => "post",
+            "create" | "cancel" | "rotate" | "modify" | "archive" | "accept" => "post",
             "update" => "patch",
             "move" => "put",
             "delete" => "delete",

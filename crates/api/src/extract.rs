@@ -86,6 +86,26 @@ impl<S: Send + Sync, T: std::str::FromStr + Send> FromRequestParts<S> for PathId
     }
 }
 
+/// Two ids in the path, in their order there.
+pub struct PathIds<A, B>(pub A, pub B);
+
+impl<S, A, B> FromRequestParts<S> for PathIds<A, B>
+where
+    S: Send + Sync,
+    A: std::str::FromStr + Send,
+    B: std::str::FromStr + Send,
+{
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let texts: Result<Path<(String, String)>, PathRejection> = Path::from_request_parts(parts, state).await;
+        texts
+            .ok()
+            .and_then(|Path((one, other))| Some(Self(one.parse().ok()?, other.parse().ok()?)))
+            .ok_or_else(|| ApiError::not_found("No such resource, or not one of yours.", "not_found"))
+    }
+}
+
 /// What the framework refused while reading a body.
 pub fn body_refused(rejection: BytesRejection) -> ApiError {
     if is_timeout(&rejection) {

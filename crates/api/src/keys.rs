@@ -25,8 +25,12 @@ pub struct CreateKeyRequest {
     pub name: Option<String>,
     /// `admin`, `member` (the default), `service` or `reader`.
     pub role: Option<String>,
-    /// Some of `complete`, `read`, `learn`, `usage`, `audit`, `manage`; all that the role may when absent.
+    /// Some of `complete`, `read`, `learn`, `usage`, `audit`, `manage`, `delegate`; all that the role may when absent.
     pub scopes: Option<Vec<String>>,
+    /// The project that it belongs to; for a member or a service the default project when absent.
+    pub project_id: Option<String>,
+    /// The person who will hold it; it may not go beyond what that person is.
+    pub user_id: Option<String>,
     /// When it ends by itself, counted from now; never when absent.
     pub expires_in_seconds: Option<u64>,
 }
@@ -39,7 +43,7 @@ pub struct UpdateKeyRequest {
     pub name: Option<String>,
     /// `admin`, `member`, `service` or `reader`.
     pub role: Option<String>,
-    /// Some of `complete`, `read`, `learn`, `usage`, `audit`, `manage`.
+    /// Some of `complete`, `read`, `learn`, `usage`, `audit`, `manage`, `delegate`.
     pub scopes: Option<Vec<String>>,
     /// When it ends by itself, counted from now.
     pub expires_in_seconds: Option<u64>,
@@ -107,8 +111,8 @@ pub async fn create_key(
         name: body.name,
         role: body.role.as_deref().map(role).transpose()?.unwrap_or(Role::Member),
         scopes: body.scopes.as_deref().map(scopes).transpose()?.unwrap_or(Scopes::ALL),
-        project: None,
-        owner: None,
+        project: body.project_id.as_deref().map(|id| named(id, "project_id")).transpose()?,
+        owner: body.user_id.as_deref().map(|id| named(id, "user_id")).transpose()?.map(KeyOwner::User),
         lifetime: body.expires_in_seconds.map(Duration::from_secs),
     };
     let made = platform.create_key(&caller, make).await?;
@@ -198,9 +202,9 @@ fn role(word: &str) -> Result<Role, ApiError> {
     })
 }
 
-fn scopes(words: &[String]) -> Result<Scopes, ApiError> {
+pub fn scopes(words: &[String]) -> Result<Scopes, ApiError> {
     let invalid = || {
-        let message = "'scopes' names one or more of complete, read, learn, usage, audit and manage.";
+        let message = "'scopes' names one or more of complete, read, learn, usage, audit, manage and delegate.";
         ApiError::invalid(message, Some("scopes"), Some("invalid_value"))
     };
     let parsed: Vec<Scope> = words.iter().map(|word| word.parse()).collect::<Result<_, _>>().map_err(|_| invalid())?;

@@ -24,6 +24,7 @@ mod metrics;
 mod models;
 mod observe;
 mod openapi;
+mod organization;
 mod refusal;
 mod runs;
 mod sources;

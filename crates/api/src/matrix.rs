@@ -7,8 +7,9 @@ use atelier_access::{Action, Standing};
 use crate::endpoint::{Access, Endpoint};
 
 /// The callers of the matrix and their names there: all that have a key, least first.
-const ROLES: [(Standing, &str); 7] = [
+const ROLES: [(Standing, &str); 8] = [
     (Standing::Stranger, "stranger"),
+    (Standing::Invited, "invited"),
     (Standing::Reader, "reader"),
     (Standing::Service, "service"),
     (Standing::Member, "member"),
@@ -37,6 +38,20 @@ fn asks(operation: &str) -> Option<&'static [Action]> {
         "usage_completions" => &[A::ReadUsage],
         "list_audit_logs" | "verify_audit_logs" => &[A::ReadAudit],
         "list_operator_audit_logs" | "verify_operator_audit_logs" => &[A::ReadOperatorAudit],
+        "list_projects" | "get_project" | "list_users" | "get_user" | "list_invites" | "get_invite" => {
+            &[A::ReadOrganization]
+        }
+        "list_project_users" | "get_project_user" | "list_service_accounts" | "get_service_account" => {
+            &[A::ReadOrganization]
+        }
+        "create_project" | "modify_project" | "archive_project" => &[A::ManageOrganization],
+        "delete_user" | "delete_invite" | "delete_project_user" | "delete_service_account" => &[A::ManageOrganization],
+        "modify_user" | "create_invite" | "create_project_user" | "modify_project_user" => &[A::Appoint],
+        "create_service_account" | "modify_service_account" => &[A::Appoint],
+        "accept_invite" => &[A::JoinOrganization],
+        "create_service_account_key" => &[A::ManageKeys, A::ReadOrganization],
+        "list_project_keys" | "get_project_key" | "delete_project_key" => &[A::ManageKeys],
+        "create_admin_key" | "list_admin_keys" | "get_admin_key" | "delete_admin_key" => &[A::ManageKeys],
         "create_tenant" => &[A::CreateTenant],
         "list_tenants" | "list_erasures" => &[A::ListTenants],
         "get_tenant" => &[A::ReadTenant],
@@ -81,10 +96,12 @@ mod tests {
                 Access::Tenant => "member",
                 Access::TenantAdmin => "admin",
                 Access::Operator => "operator",
+                Access::Invited => "invited",
             };
             assert!(roles.contains(&least), "{}: {roles:?} lacks {least}", endpoint.operation());
             let spares_members = endpoint.access() != Access::TenantAdmin || !roles.contains(&"member");
-            let spares_admins = endpoint.access() != Access::Operator || !roles.contains(&"admin");
+            let not_for_admins = matches!(endpoint.access(), Access::Operator | Access::Invited);
+            let spares_admins = !not_for_admins || !roles.contains(&"admin");
             assert!(spares_members && spares_admins, "{}: {roles:?}", endpoint.operation());
         }
     }

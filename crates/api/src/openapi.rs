@@ -50,6 +50,7 @@ fn operation(endpoint: Endpoint, schemas: &mut BTreeMap<String, Value>) -> Value
             Access::Tenant => "tenant",
             Access::TenantAdmin => "tenant admin",
             Access::Operator => "operator",
+            Access::Invited => "invited",
         },
         "x-roles": matrix::roles(&endpoint),
         "security": if endpoint.access == Access::Anyone { json!([]) } else { json!([{"key": []}]) },

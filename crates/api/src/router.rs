@@ -16,14 +16,14 @@ use crate::endpoint::{Access, Endpoint};
 use crate::error::ApiError;
 use crate::metrics::{self, Metrics};
 use crate::state::AppState;
-use crate::{audit, completions, health, keys, models, observe, openapi, runs, sources, tenants, usage, versions};
+use crate::{
+    audit, completions, health, keys, models, observe, openapi, organization, runs, sources, tenants, usage, versions,
+};
 
 /// Every endpoint of the server.
 pub fn endpoints() -> Vec<Endpoint> {
-    [completing(), learning(), serving(), managing(), auditing(), operating(), anybodys()]
-        .into_iter()
-        .flatten()
-        .collect()
+    let own = [completing(), learning(), serving(), managing(), organization::endpoints()];
+    own.into_iter().chain([auditing(), operating(), anybodys()]).flatten().collect()
 }
 
 fn completing() -> Vec<Endpoint> {
@@ -104,9 +104,11 @@ fn serving() -> Vec<Endpoint> {
         .query("start_time", "Unix seconds, from here on; required")
         .query("end_time", "Unix seconds, up to here; now when absent")
         .query("bucket_width", "1m, 1h or 1d (the default)")
-        .query("group_by", "model, api_key_id; may be repeated")
+        .query("group_by", "project_id, user_id, api_key_id, model; may be repeated")
         .query("models", "Only these models; may be repeated")
         .query("api_key_ids", "Only these keys; may be repeated")
+        .query("project_ids", "Only these projects; may be repeated")
+        .query("user_ids", "Only keys of these people; may be repeated")
         .query("limit", "Buckets per page")
         .query("page", "`next_page` of the page before")
         .gives::<usage::UsagePageObject>(StatusCode::OK),

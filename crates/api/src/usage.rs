@@ -1,7 +1,7 @@
 //! `GET /v1/organization/usage/completions`: the ledger by time bucket, in the shape of OpenAI's usage API, so that
 //! the unmodified client's `client.admin.organization.usage` reads it.
 
-use atelier_domain::{KeyId, Timestamp};
+use atelier_domain::{KeyId, ProjectId, Timestamp, UserId};
 use atelier_platform::{BucketWidth, Platform, UsageQuery};
 use axum::Json;
 use axum::extract::State;
@@ -11,9 +11,12 @@ use utoipa::ToSchema;
 use crate::caller::Authenticated;
 use crate::error::ApiError;
 use crate::extract::WireQuery;
+use crate::keys::named;
 
 /// What a page token begins with; the rest is the first bucket's start in unix seconds.
 const PAGE_PREFIX: &str = "page_";
+/// What usage is told apart by.
+const GROUPS: [&str; 4] = ["project_id", "user_id", "api_key_id", "model"];
 
 /// The query, as OpenAI's clients send it: lists with or without brackets in the name.
 #[derive(Debug, Deserialize)]
@@ -29,6 +32,10 @@ pub struct UsageRequest {
     models: Vec<String>,
     #[serde(default, alias = "api_key_ids[]")]
     api_key_ids: Vec<String>,
+    #[serde(default, alias = "project_ids[]")]
+    project_ids: Vec<String>,
+    #[serde(default, alias = "user_ids[]")]
+    user_ids: Vec<String>,
 }
 
 /// A page of buckets.
@@ -76,9 +83,9 @@ pub struct UsageResultObject {
     pub output_audio_tokens: u64,
     /// Accepted requests.
     pub num_model_requests: u64,
-    /// Null: there are no projects yet.
+    /// The project, when grouped by it.
     pub project_id: Option<String>,
-    /// Null: there are no users yet.
+    /// The person, when grouped by it and a person holds the key.
     pub user_id: Option<String>,
     /// The key, when grouped by it.
     pub api_key_id: Option<String>,
@@ -112,6 +119,8 @@ pub async fn usage_completions(
                 output_tokens: result.tokens.output,
                 num_model_requests: result.requests,
                 api_key_id: result.key.map(|key| key.to_string()),
+                project_id: result.project.map(|project| project.to_string()),
+                user_id: result.user.map(|user| user.to_string()),
                 model: result.model,
                 ..Default::default()
             })
@@ -148,23 +157,27 @@ impl UsageRequest {
                 .and_then(|seconds| seconds.parse().ok())
                 .ok_or_else(|| invalid("page", "No such page. Send the 'next_page' of the page before."))?,
         };
-        if let Some(other) = self.group_by.iter().find(|name| !["model", "api_key_id"].contains(&name.as_str())) {
-            return Err(invalid("group_by", &format!("Cannot group by '{other}'. Use model or api_key_id.")));
+        if let Some(other) = self.group_by.iter().find(|name| !GROUPS.contains(&name.as_str())) {
+            return Err(invalid("group_by", &format!("Cannot group by '{other}'. Use {}.", GROUPS.join(", "))));
         }
-        let keys: Result<Vec<KeyId>, ApiError> = self
-            .api_key_ids
-            .iter()
-            .map(|id| id.parse().map_err(|_| invalid("api_key_ids", "That is not the id of a key.")))
-            .collect();
+        let grouped = |by: &str| self.group_by.iter().any(|name| name == by);
         Ok(UsageQuery {
             start: Timestamp::from_seconds(start),
             end: self.end_time.map(Timestamp::from_seconds),
             width,
-            group_by_model: self.group_by.iter().any(|name| name == "model"),
-            group_by_key: self.group_by.iter().any(|name| name == "api_key_id"),
+            group_by_model: grouped("model"),
+            group_by_key: grouped("api_key_id"),
+            group_by_project: grouped("project_id"),
+            group_by_user: grouped("user_id"),
+            keys: ids::<KeyId>(&self.api_key_ids, "api_key_ids")?,
+            projects: ids::<ProjectId>(&self.project_ids, "project_ids")?,
+            users: ids::<UserId>(&self.user_ids, "user_ids")?,
             models: self.models,
-            keys: keys?,
             buckets_max,
         })
     }
+}
+
+fn ids<T: std::str::FromStr>(texts: &[String], param: &'static str) -> Result<Vec<T>, ApiError> {
+    texts.iter().map(|id| named(id, param)).collect()
 }

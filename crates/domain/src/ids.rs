@@ -113,6 +113,15 @@ id!(
     RequestId, "cmpl-", "request id"
 );
 
+impl ProjectId {
+    /// The project that a tenant has from its beginning, and to which belongs what names no other. It has the tenant's
+    /// own digits, so that nobody need look it up.
+    #[must_use]
+    pub fn default_of(tenant: TenantId) -> Self {
+        Self(tenant.0)
+    }
+}
+
 /// Exactly one spelling per id: 32 lowercase digits, so that two texts never name one row.
 fn parse_simple_uuid(text: &str) -> Option<Uuid> {
     let plain = text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
@@ -200,6 +209,12 @@ mod tests {
         check("org_", false);
         check("", false);
         check("org_../../etc/passwd0000000000000000", false);
+    }
+
+    #[test]
+    fn a_default_project_is_known_by_its_tenant() {
+        let tenant: TenantId = "org_0190d1f2a3b47c5d8e9f001122334455".parse().unwrap();
+        assert_eq!(ProjectId::default_of(tenant).to_string(), "proj_0190d1f2a3b47c5d8e9f001122334455");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! string or number.
 //!
 //! Layout, in reading order: [`ids`] and [`names`] say who and what; [`plan`] says what a tenant bought, [`role`]
-//! what a key may be; [`digest`] names content; [`money`] counts tokens and micro-units; [`time`] is the only clock;
+//! what a key may be, [`people`] what a person is; [`digest`] names content; [`money`] counts tokens and micro-units; [`time`] is the only clock;
 //! [`limits`] holds every bound with its unit and its reason.
 //!
 //! Invariants: no I/O, nothing async, no dependency on another crate of ours; a value of a type here has passed its
@@ -14,6 +14,7 @@ pub mod ids;
 pub mod limits;
 pub mod money;
 pub mod names;
+pub mod people;
 pub mod plan;
 pub mod role;
 pub mod separation;
@@ -26,6 +27,7 @@ pub use ids::{
 };
 pub use money::{MicroUnits, TokenCounts, TokenPrice};
 pub use names::{Label, ModelName, Suffix, TenantName};
+pub use people::{Email, PersonRole, ProjectRole};
 pub use plan::Plan;
 pub use role::{Role, Scope, Scopes};
 pub use separation::Separation;

@@ -14,6 +14,22 @@ pub const SOURCE_NAME_BYTES_MAX: usize = 256;
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 /// Bytes of what people call a key, a project or a person: a line of a list.
 pub const LABEL_BYTES_MAX: usize = 200;
+/// Bytes of an email address, as mail systems have it.
+pub const EMAIL_BYTES_MAX: usize = 254;
+/// Bytes of an email address before its @, as mail systems have it.
+pub const EMAIL_LOCAL_BYTES_MAX: usize = 64;
+/// Living projects of one tenant: one for each repository of a large company.
+pub const PROJECTS_PER_TENANT_MAX: usize = 1_000;
+/// People of one tenant: one for each developer of a large company.
+pub const USERS_PER_TENANT_MAX: usize = 10_000;
+/// Invites of one tenant that wait: a department that moves in at once.
+pub const INVITES_PER_TENANT_MAX: usize = 1_000;
+/// Projects that one invite names.
+pub const PROJECTS_PER_INVITE_MAX: usize = 20;
+/// How long an invite waits: a holiday is no reason to be invited anew.
+pub const INVITE_LIFETIME: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+/// Service accounts of one tenant: as many as it may have keys.
+pub const SERVICE_ACCOUNTS_PER_TENANT_MAX: usize = KEYS_PER_TENANT_MAX;
 /// How long a key may be made for, as OpenAI's API has it: a year.
 pub const KEY_LIFETIME_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// How stale what a process remembers of keys may be: with [`STREAM_RECHECK_INTERVAL`] well inside the second in which
@@ -96,6 +112,10 @@ pub const LOGPROBS_MAX: u8 = 5;
 pub const COMPLETION_TOKENS_DEFAULT: usize = 16;
 /// Rows of one page of a list.
 pub const PAGE_ROWS_MAX: usize = 100;
+/// Rows of a page of projects, people or their keys when a request names no `limit`, as OpenAI's API has it.
+pub const PAGE_ROWS_DEFAULT: usize = 20;
+/// Values of one filter of a list: as many as fit a readable address.
+pub const FILTER_VALUES_MAX: usize = 100;
 
 // Engine.
 

@@ -71,14 +71,24 @@ pub enum Scope {
     Audit,
     /// Manage keys, projects and people.
     Manage,
+    /// Give keys, people and machines rights that the key itself has not, up to those of its role.
+    Delegate,
     /// Run the installation.
     Operate,
 }
 
 impl Scope {
     /// Every scope.
-    pub const ALL: [Self; 7] =
-        [Self::Complete, Self::Read, Self::Learn, Self::Usage, Self::Audit, Self::Manage, Self::Operate];
+    pub const ALL: [Self; 8] = [
+        Self::Complete,
+        Self::Read,
+        Self::Learn,
+        Self::Usage,
+        Self::Audit,
+        Self::Manage,
+        Self::Delegate,
+        Self::Operate,
+    ];
 
     /// The scope's name on every interface.
     #[must_use]
@@ -90,6 +100,7 @@ impl Scope {
             Self::Usage => "usage",
             Self::Audit => "audit",
             Self::Manage => "manage",
+            Self::Delegate => "delegate",
             Self::Operate => "operate",
         }
     }
@@ -109,10 +120,10 @@ impl FromStr for Scope {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        Self::ALL
-            .into_iter()
-            .find(|scope| scope.as_str() == text)
-            .ok_or(ParseError { what: "scope", reason: "complete, read, learn, usage, audit, manage or operate" })
+        Self::ALL.into_iter().find(|scope| scope.as_str() == text).ok_or(ParseError {
+            what: "scope",
+            reason: "complete, read, learn, usage, audit, manage, delegate or operate",
+        })
     }
 }
 
@@ -126,6 +137,8 @@ pub struct Scopes(u8);
 impl Scopes {
     /// Everything that the role may.
     pub const ALL: Self = Self(u8::MAX >> (8 - Scope::ALL.len()));
+    /// Everything that an admin does but completing: an admin API key's.
+    pub const ADMINISTRATION: Self = Self(Self::ALL.0 & !(1 << Scope::Complete as u8) & !(1 << Scope::Operate as u8));
 
     /// Exactly these.
     #[must_use]
@@ -197,11 +210,12 @@ mod tests {
     fn all_scopes_are_all() {
         assert_eq!(Scopes::ALL, Scopes::of(&Scope::ALL));
         assert!(Scope::ALL.into_iter().all(|scope| Scopes::ALL.contains(scope)));
+        assert_eq!(Scopes::ADMINISTRATION.to_string(), "read,learn,usage,audit,manage,delegate");
     }
 
     proptest! {
         #[test]
-        fn scopes_are_a_set(some in proptest::sample::subsequence(Scope::ALL.to_vec(), 1..=7), others in proptest::sample::subsequence(Scope::ALL.to_vec(), 1..=7)) {
+        fn scopes_are_a_set(some in proptest::sample::subsequence(Scope::ALL.to_vec(), 1..=8), others in proptest::sample::subsequence(Scope::ALL.to_vec(), 1..=8)) {
             let (scopes, other_scopes) = (Scopes::of(&some), Scopes::of(&others));
             prop_assert_eq!(scopes.to_string().parse::<Scopes>(), Ok(scopes));
             prop_assert_eq!(scopes.iter().collect::<Vec<_>>(), some.clone());

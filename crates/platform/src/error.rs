@@ -4,7 +4,7 @@ use atelier_access::{Action, Denied, policy};
 use atelier_domain::{Role, Scope};
 use atelier_engine::{EngineError, SubmitError};
 use atelier_model::ModelError;
-use atelier_store::StoreError;
+use atelier_store::{OrganizationConflict, StoreError};
 use atelier_trainer::TrainError;
 
 use crate::pipeline::ingest::SourceRefused;
@@ -304,8 +304,8 @@ impl From<Denied> for PlatformError {
             Denied::BeyondRole { role, action } => Self::BeyondRole { role, action },
             Denied::Suspended => Self::Suspended,
             Denied::Exceeds => Self::invalid(
-                "A key cannot be given a role or scopes that the key which makes it has not. Ask for less, or use \
-                 another key.",
+                "A key cannot be given a role or scopes that the key which makes it has not, nor such that go beyond what \
+                 its holder is. Ask for less, or use another key.",
                 "scopes",
                 "rights_exceeded",
             ),
@@ -322,6 +322,7 @@ impl From<StoreError> for PlatformError {
         match error {
             StoreError::Denied(denied) => denied.into(),
             StoreError::NotFound { .. } => Self::not_found(),
+            StoreError::Organization(conflict) => organization_conflict(conflict),
             StoreError::NameTaken => Self::Conflict {
                 message: "A tenant of that name exists already. Choose another name.".to_owned(),
                 code: "name_taken",
@@ -405,6 +406,35 @@ fn unavailable(error: StoreError) -> Result<PlatformError, StoreError> {
         }
         error => return Err(error),
     })
+}
+
+fn organization_conflict(conflict: OrganizationConflict) -> PlatformError {
+    let (message, code) = match conflict {
+        OrganizationConflict::ProjectArchived => {
+            ("That project is archived: it can be read and not changed. Use another project.", "project_archived")
+        }
+        OrganizationConflict::DefaultProject => (
+            "The default project cannot be archived: what names no project belongs to it. Archive another one.",
+            "default_project",
+        ),
+        OrganizationConflict::LastOwner => {
+            ("That is the last owner of the organization. Make somebody else an owner first.", "last_owner")
+        }
+        OrganizationConflict::UserExists => (
+            "Somebody with that email address belongs to the organization already. Change that person instead.",
+            "user_exists",
+        ),
+        OrganizationConflict::InviteExists => {
+            ("An invite for that email address waits already. Delete it first to invite anew.", "invite_exists")
+        }
+        OrganizationConflict::InviteAccepted => {
+            ("That invite was accepted already. Delete the person instead.", "invite_accepted")
+        }
+        OrganizationConflict::AlreadyMember => {
+            ("That person belongs to the project already. Change the role there instead.", "user_in_project")
+        }
+    };
+    PlatformError::Conflict { message: message.to_owned(), code }
 }
 
 impl From<SubmitError> for PlatformError {

@@ -50,6 +50,9 @@ impl Platform {
         if make.role == Role::Admin && make.project.is_some() {
             return Err(admin_in_project());
         }
+        if matches!(make.owner, Some(KeyOwner::ServiceAccount(_))) && make.project.is_none() {
+            return Err(machine_without_project());
+        }
         let new = NewKey {
             name: make.name.as_deref().map(label).transpose()?,
             rights: grant.hand_out(make.role, make.scopes)?,
@@ -88,7 +91,8 @@ impl Platform {
     ) -> Result<KeySummary, PlatformError> {
         let grant = keys_of(caller)?;
         let present = self.store().key(&grant, key).await?;
-        if change.role == Some(Role::Admin) && present.project.is_some() {
+        let usual = ProjectId::default_of(grant.tenant());
+        if change.role == Some(Role::Admin) && present.project.is_some_and(|project| project != usual) {
             return Err(admin_in_project());
         }
         let rights = match (change.role, change.scopes) {
@@ -129,7 +133,12 @@ fn admin_in_project() -> PlatformError {
     PlatformError::invalid(message, "role", "invalid_value")
 }
 
-fn keys_of(caller: &Caller) -> Result<Granted<right::ManageKeys>, PlatformError> {
+fn machine_without_project() -> PlatformError {
+    let message = "A service account's key belongs to its project: name it in 'project_id'.";
+    PlatformError::invalid(message, "project_id", "invalid_value")
+}
+
+pub(crate) fn keys_of(caller: &Caller) -> Result<Granted<right::ManageKeys>, PlatformError> {
     Ok(caller.grant(right::ManageKeys { tenant: tenant_of(caller)? })?)
 }
 

@@ -3,7 +3,7 @@
 //!
 //! Layout, in reading order: [`platform`] opens and closes everything; [`completions`] tells a request's story (the
 //! steps lie in `models`, `limits`, `metering` and `stream`, and `watch` cuts it when its key ends); [`tenants`],
-//! [`keys`], [`sources`], [`learn`] (runs), [`versions`], [`usage`] and [`audit`] are the other resources; `adapters` lends tenants' adapters to an engine that knows digests only; `worker` claims jobs
+//! [`organization`] (projects, people, machines), [`keys`], [`sources`], [`learn`] (runs), [`versions`], [`usage`] and [`audit`] are the other resources; `adapters` lends tenants' adapters to an engine that knows digests only; `worker` claims jobs
 //! and `pipeline` carries them out.
 //!
 //! Invariants:
@@ -22,6 +22,7 @@ pub mod learn;
 mod limits;
 mod metering;
 mod models;
+pub mod organization;
 pub mod pipeline;
 pub mod platform;
 pub mod sources;
@@ -36,10 +37,11 @@ mod worker;
 pub use atelier_engine::{EngineOptions, FinishReason};
 pub use atelier_model::{Adapter, AdapterFiles, Model, Tier, WeightFormat};
 pub use atelier_store::{
-    Aliases, AuditPage, AuditQuery, AuditRecord, Break, BucketWidth, ChainReport, CreatedKey, DatabaseOptions,
-    DatabaseUrls, Erasure, EventType, KeyQuery, KeyRotation, KeySummary, Progress, ROOT_KEY_FILE, RootKey,
-    RootKeyOptions, RunError, RunEvent, RunRecord, RunState, SourceOrigin, SourceRecord, TenantRecord, UsageBucket,
-    UsagePage, UsageQuery, UsageResult, VersionRecord,
+    Aliases, AuditPage, AuditQuery, AuditRecord, Break, BucketWidth, ChainReport, CreatedInvite, CreatedKey,
+    DatabaseOptions, DatabaseUrls, Erasure, EventType, HeldKey, Holder, InviteRecord, Joined, KeyOrder, KeyQuery,
+    KeyRotation, KeySummary, Keyring, MemberRecord, Page, PageQuery, Person, Progress, ProjectRecord, ROOT_KEY_FILE,
+    RootKey, RootKeyOptions, RunError, RunEvent, RunRecord, RunState, ServiceAccountRecord, SourceOrigin, SourceRecord,
+    TenantRecord, UsageBucket, UsagePage, UsageQuery, UsageResult, UserRecord, VersionRecord,
 };
 pub use atelier_trainer::{EvalCard, Interval, ItemLoss, SourceFile, mean_loss, paired_ci95};
 
@@ -49,6 +51,7 @@ pub use keys::{ChangeKey, MakeKey};
 pub use learn::{LearnOptions, RunKind, StartRun, run_kind};
 pub use limits::Admission;
 pub use models::ModelInfo;
+pub use organization::{AppointMachine, Invite, MachineKey};
 pub use pipeline::evaluate::held_out_losses;
 pub use pipeline::{RunResult, pack_folder};
 pub use platform::{

@@ -11,6 +11,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use crate::client::Place;
 use crate::commands::audit::AuditCommand;
 use crate::commands::key::KeyCommand;
+use crate::commands::organization::{InviteCommand, ProjectCommand, UserCommand};
 use crate::commands::runs::RunsArgs;
 use crate::commands::tenant::TenantCommand;
 use crate::listen;
@@ -98,6 +99,24 @@ pub enum Command {
         /// What to do with them.
         #[command(subcommand)]
         command: KeyCommand,
+    },
+    /// Create, list and archive a tenant's projects.
+    Project {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: ProjectCommand,
+    },
+    /// List, raise, lower and remove a tenant's people.
+    User {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: UserCommand,
+    },
+    /// Invite people to a tenant, and accept an invite.
+    Invite {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: InviteCommand,
     },
     /// Learn from a folder of code; a version that beats what is live goes live by itself.
     #[command(

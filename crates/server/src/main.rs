@@ -21,7 +21,7 @@ mod tls;
 mod wire;
 
 use cli::{Cli, Command};
-use client::Place;
+use client::{Client, Place};
 use commands::runs::RunEnded;
 use output::Output;
 
@@ -70,6 +70,9 @@ async fn run(cli: Cli, place: &Place) -> anyhow::Result<()> {
         Command::Audit { command } => commands::audit::run(place, command, output).await,
         Command::Doctor(args) => commands::doctor::run(place, args, output).await,
         Command::RootKey { command } => commands::root_key::run(&place.data, command, output).await,
+        Command::Project { command } => commands::organization::projects(Client::find(place)?, command, output).await,
+        Command::User { command } => commands::organization::users(Client::find(place)?, command, output).await,
+        Command::Invite { command } => commands::organization::invites(Client::find(place)?, command, output).await,
         Command::Openapi => commands::openapi::run(),
         Command::Completions { shell } => commands::completions::run(shell),
     }

@@ -10,6 +10,7 @@ use atelier_access::Denied;
 use atelier_domain::{Separation, TenantId};
 use atelier_seal::SealError;
 
+use crate::organization::OrganizationConflict;
 use crate::walls::WallFinding;
 
 /// Why the store did not do something. Cloneable, because one failed commit is the answer to many.
@@ -27,6 +28,9 @@ pub enum StoreError {
     /// A living tenant has this name.
     #[error("a tenant of this name already exists")]
     NameTaken,
+    /// It does not go together with how the tenant's projects and people stand.
+    #[error(transparent)]
+    Organization(#[from] OrganizationConflict),
     /// The idempotency key was used for another request.
     #[error("this idempotency key was used with other parameters")]
     IdempotencyMismatch,

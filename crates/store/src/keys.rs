@@ -11,6 +11,7 @@ use crate::audit::events::{BOOTSTRAP, CREATE_KEY, REPLACE_OPERATOR_KEY, REVOKE_K
 use crate::error::StoreError;
 use crate::key_cache::announce;
 use crate::open::{Store, random_bytes};
+use crate::organization::belonging;
 use crate::sql::{Row, Transaction, values};
 
 /// What may be shown of a key.
@@ -89,13 +90,16 @@ pub struct KeyQuery {
 }
 
 impl Store {
-    /// Who shows this key.
+    /// Who shows this key, or this secret of an invite.
     ///
     /// # Errors
     /// [`Denied::NotAuthenticated`] when the text is no key, or one that is unknown, revoked or past its time;
     /// [`Denied::Suspended`] when its tenant is. What the database says: a key that cannot be checked is not let in.
     pub async fn authenticate(&self, text: &str) -> Result<Caller, StoreError> {
         let key = ApiKey::parse(text).map_err(|_| Denied::NotAuthenticated)?;
+        if key.kind() == KeyKind::Invite {
+            return self.authenticate_invited(&key).await;
+        }
         self.notice_key_changes().await?;
         let record = match self.inner.keys.get(key.public_id()) {
             Some(record) => record,
@@ -162,24 +166,22 @@ impl Store {
     /// A new key of the tenant; its text is in the answer and nowhere else.
     ///
     /// # Errors
-    /// [`StoreError::TooMany`]; [`StoreError::NotFound`] when the tenant, the project or the holder is not there.
+    /// [`StoreError::TooMany`]; [`StoreError::NotFound`] when the tenant, the project or the holder is not there;
+    /// [`Denied::Exceeds`] when the key would go beyond what its holder is.
     pub async fn create_key(&self, grant: &Granted<ManageKeys>, new: NewKey) -> Result<CreatedKey, StoreError> {
         let tenant = grant.tenant();
         let mut transaction = self.control_for(tenant).begin().await?;
         self.living_tenant(&mut transaction, tenant).await?;
-        const COUNT: &str = "SELECT COUNT(*) AS living FROM keys
-            WHERE tenant_id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $2)";
-        let living = transaction.fetch_one(COUNT, values![tenant, self.now()]).await?.count("living")?;
-        if living >= KEYS_PER_TENANT_MAX as u64 {
-            return Err(StoreError::TooMany { what: "keys", limit: KEYS_PER_TENANT_MAX });
-        }
-        check_belongings(&mut transaction, tenant, new.project, new.owner).await?;
+        self.check_room_for_key(&mut transaction, tenant).await?;
+        let role = new.rights.role();
+        let project = belonging::project_for(tenant, role, new.project);
+        belonging::check(&mut transaction, tenant, role, project, new.owner).await?;
         let row = NewRow {
             tenant: Some(tenant),
             name: new.name,
-            role: new.rights.role(),
+            role,
             scopes: new.rights.scopes(),
-            project: new.project,
+            project,
             owner: new.owner,
             expires_at: new.expires_at,
         };
@@ -188,6 +190,21 @@ impl Store {
         let recorded = self.record_administration(&mut transaction, grant, event).await?;
         self.commit(transaction, recorded).await?;
         Ok(made)
+    }
+
+    /// Refuses one key more than a tenant may have.
+    pub(crate) async fn check_room_for_key(
+        &self,
+        transaction: &mut Transaction,
+        tenant: TenantId,
+    ) -> Result<(), StoreError> {
+        const COUNT: &str = "SELECT COUNT(*) AS living FROM keys
+            WHERE tenant_id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $2)";
+        let living = transaction.fetch_one(COUNT, values![tenant, self.now()]).await?.count("living")?;
+        if living >= KEYS_PER_TENANT_MAX as u64 {
+            return Err(StoreError::TooMany { what: "keys", limit: KEYS_PER_TENANT_MAX });
+        }
+        Ok(())
     }
 
     /// The tenant's keys, oldest first, a page of them.
@@ -232,28 +249,35 @@ impl Store {
     /// Changes a living key; what it may no longer do, it may no longer do within a second, everywhere.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] when the tenant has no such key, or it is revoked.
+    /// [`StoreError::NotFound`] when the tenant has no such key, or it is revoked; [`Denied::Exceeds`] when it would go
+    /// beyond what its holder is.
     pub async fn update_key(
         &self,
         grant: &Granted<ManageKeys>,
         key: KeyId,
         change: KeyChange,
     ) -> Result<KeySummary, StoreError> {
-        const SQL: &str = "UPDATE keys SET name = $3, role = $4, scopes = $5, expires_at = $6
+        const SQL: &str = "UPDATE keys SET name = $3, role = $4, scopes = $5, expires_at = $6, project_id = $7
             WHERE tenant_id = $1 AND id = $2 AND revoked_at IS NULL";
         let tenant = grant.tenant();
         let mut transaction = self.control_for(tenant).begin().await?;
         let row = transaction.fetch_optional(READ, values![tenant, key]).await?.ok_or(NOT_FOUND)?;
         let before = summary_of(&row)?;
+        let role = change.rights.map_or(before.role, KeyRights::role);
+        let project = belonging::project_for(tenant, role, before.project);
+        if role != before.role {
+            belonging::check(&mut transaction, tenant, role, project, before.owner).await?;
+        }
         let after = KeySummary {
             name: change.name.or(before.name),
-            role: change.rights.map_or(before.role, KeyRights::role),
+            role,
+            project,
             scopes: change.rights.map_or(before.scopes, KeyRights::scopes),
             expires_at: change.expires_at.or(before.expires_at),
             ..before
         };
         let scopes = stored_scopes(after.scopes);
-        let values = values![tenant, key, after.name.as_ref(), after.role, scopes, after.expires_at];
+        let values = values![tenant, key, after.name.as_ref(), after.role, scopes, after.expires_at, after.project];
         if transaction.execute(SQL, values).await? == 0 {
             return Err(NOT_FOUND);
         }
@@ -381,7 +405,7 @@ impl Store {
     }
 }
 
-const NOT_FOUND: StoreError = StoreError::NotFound { what: "key" };
+pub(crate) const NOT_FOUND: StoreError = StoreError::NotFound { what: "key" };
 
 const READ: &str = "SELECT id, public_id, name, role, scopes, project_id, user_id, service_account_id,
     created_at, expires_at, last_used_at, revoked_at FROM keys WHERE tenant_id = $1 AND id = $2";
@@ -403,30 +427,6 @@ impl NewRow {
     pub(crate) fn of(tenant: Option<TenantId>, role: Role) -> Self {
         Self { tenant, name: None, role, scopes: Scopes::ALL, project: None, owner: None, expires_at: None }
     }
-}
-
-/// A project that lives and a holder who is there, both the tenant's.
-async fn check_belongings(
-    transaction: &mut Transaction,
-    tenant: TenantId,
-    project: Option<ProjectId>,
-    owner: Option<KeyOwner>,
-) -> Result<(), StoreError> {
-    const PROJECT: &str = "SELECT id FROM projects WHERE tenant_id = $1 AND id = $2 AND archived_at IS NULL";
-    const USER: &str = "SELECT id FROM users WHERE tenant_id = $1 AND id = $2 AND removed_at IS NULL";
-    const ACCOUNT: &str = "SELECT id FROM service_accounts WHERE tenant_id = $1 AND id = $2 AND removed_at IS NULL";
-    if let Some(project) = project {
-        let found = transaction.fetch_optional(PROJECT, values![tenant, project]).await?;
-        found.ok_or(StoreError::NotFound { what: "project" })?;
-    }
-    let found = match owner {
-        None => return Ok(()),
-        Some(KeyOwner::User(user)) => transaction.fetch_optional(USER, values![tenant, user]).await?,
-        Some(KeyOwner::ServiceAccount(account)) => {
-            transaction.fetch_optional(ACCOUNT, values![tenant, account]).await?
-        }
-    };
-    found.map(|_| ()).ok_or(StoreError::NotFound { what: "holder" })
 }
 
 /// What the trail says about a key that was made or changed.
@@ -468,7 +468,7 @@ fn owner_of(row: &Row) -> Result<Option<KeyOwner>, StoreError> {
     Ok(user.or(account))
 }
 
-fn summary_of(row: &Row) -> Result<KeySummary, StoreError> {
+pub(crate) fn summary_of(row: &Row) -> Result<KeySummary, StoreError> {
     let (public_id, role): (PublicId, Role) = (row.parsed("public_id")?, row.parsed("role")?);
     Ok(KeySummary {
         id: row.parsed("id")?,

@@ -15,7 +15,9 @@ use std::time::Duration;
 use atelier_domain::limits::{
     LEDGER_ATTEMPTS_MAX, LEDGER_RETRY_PAUSE_MAX, LEDGER_RETRY_PAUSE_MIN, USAGE_GROUP_ROWS_MAX, USAGE_QUEUE_ROWS_MAX,
 };
-use atelier_domain::{Clock, KeyId, MicroUnits, Plan, RequestId, TenantId, Timestamp, TokenCounts, TokenPrice};
+use atelier_domain::{
+    Clock, KeyId, MicroUnits, Plan, ProjectId, RequestId, TenantId, Timestamp, TokenCounts, TokenPrice, UserId,
+};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -40,6 +42,8 @@ pub(crate) struct ReservationRow {
     pub(crate) request: RequestId,
     pub(crate) tenant: TenantId,
     pub(crate) key: Option<KeyId>,
+    pub(crate) project: Option<ProjectId>,
+    pub(crate) user: Option<UserId>,
     pub(crate) model: String,
     pub(crate) plan: Plan,
     pub(crate) price: TokenPrice,
@@ -345,8 +349,9 @@ async fn reserve(
 ) -> Result<Result<(), StoreError>, StoreError> {
     const EVENT: &str =
         "INSERT INTO usage_events (kind, request_id, tenant_id, key_id, model, plan, accepted_at, written_at,
-        input_tokens, input_cached_tokens, output_tokens, price_input, price_input_cached, price_output, cost)
-        VALUES ('reservation', $1, $2, $3, $4, $5, $6, $7, 0, 0, 0, $8, $9, $10, 0) ON CONFLICT DO NOTHING";
+        input_tokens, input_cached_tokens, output_tokens, price_input, price_input_cached, price_output, cost,
+        project_id, user_id)
+        VALUES ('reservation', $1, $2, $3, $4, $5, $6, $7, 0, 0, 0, $8, $9, $10, 0, $11, $12) ON CONFLICT DO NOTHING";
     const OPEN: &str = "INSERT INTO usage_open (request_id, input_tokens, input_cached_tokens, output_tokens)
         VALUES ($1, 0, 0, 0)";
     let TokenPrice { input, input_cached, output } = row.price;
@@ -360,7 +365,9 @@ async fn reserve(
         now,
         input,
         input_cached,
-        output
+        output,
+        row.project,
+        row.user
     ];
     if transaction.execute(EVENT, event).await? == 0 {
         return Ok(Err(StoreError::AlreadyFinished));
@@ -387,9 +394,10 @@ async fn settle(
 ) -> Result<(), StoreError> {
     const EVENT: &str =
         "INSERT INTO usage_events (kind, request_id, tenant_id, key_id, model, plan, accepted_at, written_at,
-        input_tokens, input_cached_tokens, output_tokens, price_input, price_input_cached, price_output, cost, outcome)
+        input_tokens, input_cached_tokens, output_tokens, price_input, price_input_cached, price_output, cost, outcome,
+        project_id, user_id)
         SELECT 'settlement', request_id, tenant_id, key_id, model, plan, accepted_at, $2,
-        $3, $4, $5, price_input, price_input_cached, price_output, $6, $7
+        $3, $4, $5, price_input, price_input_cached, price_output, $6, $7, project_id, user_id
         FROM usage_events WHERE request_id = $1 AND kind = 'reservation' ON CONFLICT DO NOTHING";
     let TokenCounts { input, input_cached, output } = tokens;
     transaction
@@ -407,9 +415,10 @@ pub(crate) async fn correct(
 ) -> Result<bool, StoreError> {
     const SQL: &str =
         "INSERT INTO usage_events (kind, request_id, tenant_id, key_id, model, plan, accepted_at, written_at,
-        input_tokens, input_cached_tokens, output_tokens, price_input, price_input_cached, price_output, cost, reason)
+        input_tokens, input_cached_tokens, output_tokens, price_input, price_input_cached, price_output, cost, reason,
+        project_id, user_id)
         SELECT 'correction', request_id, tenant_id, key_id, model, plan, accepted_at, $2,
-        $3, $4, $5, price_input, price_input_cached, price_output, $6, $7
+        $3, $4, $5, price_input, price_input_cached, price_output, $6, $7, project_id, user_id
         FROM usage_events WHERE request_id = $1 AND kind = 'reservation'";
     let [input, input_cached, output] = row.tokens;
     let values = values![row.request, now, input, input_cached, output, row.cost.get(), row.reason.as_str()];
@@ -474,6 +483,8 @@ mod tests {
             request: RequestId::generate(NOW, [number; 10]),
             tenant: TenantId::generate(NOW, [2; 10]),
             key: None,
+            project: None,
+            user: None,
             model: "atelier".to_owned(),
             plan: Plan::Shared,
             price: Plan::Shared.token_price(),

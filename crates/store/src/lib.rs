@@ -4,7 +4,7 @@
 //! tenant. Rows are in SQLite files or in PostgreSQL, through the same statements.
 //!
 //! Layout, in reading order: `open` takes the folder and the database, `places` says where a tenant's rows are;
-//! [`tenants`] and [`keys`] (remembered by `key_cache`) say who there is; [`models`] says what
+//! [`tenants`], [`organization`] and [`keys`] (remembered by `key_cache`) say who there is; [`models`] says what
 //! may serve a request, [`usage`] what it used (written by `ledger`); [`sources`], [`runs`], [`jobs`] and [`versions`]
 //! are the learning line; [`blobs`] stands beside, and [`audit`] is written by all. What a tenant gave or made is
 //! encrypted: `root_key` wraps the `data_keys`, the crate `atelier_seal` says how they are used, `sealing` brings older
@@ -31,6 +31,7 @@ mod migrate;
 pub mod models;
 mod moving;
 mod open;
+pub mod organization;
 mod places;
 mod private_files;
 mod root_key;
@@ -55,6 +56,13 @@ pub use jobs::{ClaimedJob, Heartbeat, Lease, RunEnd, RunFailure};
 pub use keys::{CreatedKey, KeyChange, KeyQuery, KeySummary, NewKey};
 pub use models::{ModelRecord, Serving};
 pub use open::{DatabaseOptions, DatabaseUrls, OpenOptions, Store};
+pub use organization::held_keys::{HeldKey, Holder, KeyOrder, Keyring};
+pub use organization::invites::{CreatedInvite, InviteRecord, Joined, NewInvite};
+pub use organization::machines::{NewMachineKey, NewServiceAccount, ServiceAccountRecord};
+pub use organization::members::{MemberRecord, Person};
+pub use organization::projects::ProjectRecord;
+pub use organization::users::UserRecord;
+pub use organization::{OrganizationConflict, Page, PageQuery};
 pub use root_key::{ROOT_KEY_FILE, RootKey, RootKeyOptions};
 pub use rotation::{KeyRotation, rotate_keys};
 pub use runs::{NewRun, Progress, RunError, RunEvent, RunPage, RunRecord, RunState};

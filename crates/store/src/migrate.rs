@@ -58,6 +58,7 @@ pub(crate) const CONTROL: Schema = schema!("control":
     17 "0017_erasures",
     20 "0020_organization",
     22 "0022_audit_chain",
+    23 "0023_organization_in_use",
 );
 
 /// The schema of a tenant's database.

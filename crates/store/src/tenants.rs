@@ -11,6 +11,7 @@ use crate::error::StoreError;
 use crate::key_cache::announce;
 use crate::keys::{CreatedKey, NewRow};
 use crate::open::{Store, random_bytes};
+use crate::organization::projects;
 use crate::sql::{Row, Transaction, values};
 
 /// A living tenant.
@@ -92,6 +93,7 @@ impl Store {
         }
         let data_key = NewGeneration::first(tenant.id, SealingState::Sealed)?;
         data_keys::insert(&mut transaction, &self.inner.root_key, data_key, tenant.created_at).await?;
+        projects::insert_default(&mut transaction, tenant.id, tenant.created_at).await?;
         let made = self.insert_key(&mut transaction, NewRow::of(Some(tenant.id), Role::Admin)).await?;
         let event = CREATE_TENANT.of(tenant.id, json!({"plan": tenant.plan, "separation": tenant.separation}));
         let recorded = self.record_making(&mut transaction, grant, tenant.id, event).await?;

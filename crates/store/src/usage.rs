@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use atelier_access::right::{CorrectUsage, Meter, ReadUsage};
-use atelier_access::{Denied, Granted};
+use atelier_access::{Denied, Granted, KeyOwner};
 use atelier_domain::limits::{USAGE_BUCKETS_DAY_MAX, USAGE_BUCKETS_HOUR_MAX, USAGE_BUCKETS_MINUTE_MAX};
-use atelier_domain::{KeyId, MicroUnits, RequestId, TenantId, Timestamp, TokenCounts, TokenPrice};
+use atelier_domain::{KeyId, MicroUnits, ProjectId, RequestId, TenantId, Timestamp, TokenCounts, TokenPrice, UserId};
 use parking_lot::Mutex;
 
 use crate::audit::events::CORRECT_USAGE;
@@ -127,10 +127,18 @@ pub struct UsageQuery {
     pub group_by_model: bool,
     /// Whether to sum each key by itself.
     pub group_by_key: bool,
+    /// Whether to sum each project by itself.
+    pub group_by_project: bool,
+    /// Whether to sum each person by itself.
+    pub group_by_user: bool,
     /// These models only; all when empty.
     pub models: Vec<String>,
     /// These keys only; all when empty.
     pub keys: Vec<KeyId>,
+    /// These projects only; all when empty.
+    pub projects: Vec<ProjectId>,
+    /// The keys of these people only; all when empty.
+    pub users: Vec<UserId>,
     /// At most this many buckets, and never more than [`BucketWidth::buckets_max`].
     pub buckets_max: usize,
 }
@@ -162,6 +170,10 @@ pub struct UsageResult {
     pub model: Option<String>,
     /// The key, when grouped by key and the requests showed one.
     pub key: Option<KeyId>,
+    /// The project, when grouped by project: of what names none, the default one.
+    pub project: Option<ProjectId>,
+    /// The person, when grouped by person and a person held the key.
+    pub user: Option<UserId>,
     /// Tokens of settled requests.
     pub tokens: TokenCounts,
     /// Requests that were accepted, settled or not.
@@ -206,6 +218,11 @@ impl Store {
             request,
             tenant: grant.tenant(),
             key: grant.actor().key(),
+            project: grant.actor().project(),
+            user: grant.actor().owner().and_then(|owner| match owner {
+                KeyOwner::User(user) => Some(user),
+                KeyOwner::ServiceAccount(_) => None,
+            }),
             model: serving.model().to_owned(),
             plan: serving.plan(),
             price,
@@ -256,24 +273,26 @@ impl Store {
         self.inner.ledger.is_behind()
     }
 
-    /// What the tenant used.
+    /// What the tenant used; by the key of one project, what that used.
     ///
     /// # Errors
     /// What the database says.
     pub async fn usage(&self, grant: &Granted<ReadUsage>, query: &UsageQuery) -> Result<UsagePage, StoreError> {
-        const SQL: &str = "SELECT accepted_at / $4 AS bucket, model, key_id,
+        const SQL: &str = "SELECT accepted_at / $4 AS bucket, model, key_id, project_id, user_id,
             SUM(CASE WHEN kind = 'reservation' THEN 1 ELSE 0 END) AS requests, CAST(SUM(input_tokens) AS BIGINT) AS input_tokens,
             CAST(SUM(input_cached_tokens) AS BIGINT) AS input_cached_tokens, CAST(SUM(output_tokens) AS BIGINT) AS output_tokens, CAST(SUM(cost) AS BIGINT) AS cost
             FROM usage_events WHERE tenant_id = $1 AND accepted_at >= $2 AND accepted_at < $3
-            GROUP BY accepted_at / $4, model, key_id ORDER BY bucket, model, key_id";
+            GROUP BY accepted_at / $4, model, key_id, project_id, user_id
+            ORDER BY bucket, model, key_id, project_id, user_id";
         let width = query.width.micros();
         let frame = frame_of(query, self.now());
         let (from, to) = (frame.first * width, frame.end.micros().min(frame.last * width));
         let from = from.max(query.start.micros());
         let rows = self.control_for(grant.tenant()).fetch_all(SQL, values![grant.tenant(), from, to, width]).await?;
         let mut groups: BTreeMap<i64, Vec<UsageResult>> = BTreeMap::new();
+        let usual = ProjectId::default_of(grant.tenant());
         for row in &rows {
-            if let Some(result) = result_of(row, query)? {
+            if let Some(result) = result_of(row, query, usual, grant.project())? {
                 add_to_groups(groups.entry(row.int("bucket")?).or_default(), result);
             }
         }
@@ -323,11 +342,21 @@ fn frame_of(query: &UsageQuery, now: Timestamp) -> Frame {
 }
 
 /// A row of the sums as its group's entry; none when the query is not about it.
-fn result_of(row: &Row, query: &UsageQuery) -> Result<Option<UsageResult>, StoreError> {
+fn result_of(
+    row: &Row,
+    query: &UsageQuery,
+    usual: ProjectId,
+    only: Option<ProjectId>,
+) -> Result<Option<UsageResult>, StoreError> {
     let (model, key): (String, Option<KeyId>) = (row.text("model")?, row.optional_parsed("key_id")?);
     let model_asked = query.models.is_empty() || query.models.contains(&model);
     let key_asked = query.keys.is_empty() || key.is_some_and(|key| query.keys.contains(&key));
-    if !(model_asked && key_asked) {
+    let project = row.optional_parsed("project_id")?.unwrap_or(usual);
+    let user: Option<UserId> = row.optional_parsed("user_id")?;
+    let project_asked = query.projects.is_empty() || query.projects.contains(&project);
+    let user_asked = query.users.is_empty() || user.is_some_and(|user| query.users.contains(&user));
+    let is_seen = only.is_none_or(|only| only == project);
+    if !(model_asked && key_asked && project_asked && user_asked && is_seen) {
         return Ok(None);
     }
     // A correction may bring a sum below nothing; no client expects a negative count.
@@ -335,6 +364,8 @@ fn result_of(row: &Row, query: &UsageQuery) -> Result<Option<UsageResult>, Store
     Ok(Some(UsageResult {
         model: query.group_by_model.then_some(model),
         key: if query.group_by_key { key } else { None },
+        project: query.group_by_project.then_some(project),
+        user: if query.group_by_user { user } else { None },
         tokens: TokenCounts {
             input: sum("input_tokens")?,
             input_cached: sum("input_cached_tokens")?,
@@ -346,7 +377,10 @@ fn result_of(row: &Row, query: &UsageQuery) -> Result<Option<UsageResult>, Store
 }
 
 fn add_to_groups(groups: &mut Vec<UsageResult>, result: UsageResult) {
-    match groups.iter_mut().find(|group| group.model == result.model && group.key == result.key) {
+    let of_group = |group: &UsageResult| {
+        (&group.model, group.key, group.project, group.user) == (&result.model, result.key, result.project, result.user)
+    };
+    match groups.iter_mut().find(|group| of_group(group)) {
         Some(group) => {
             group.tokens = group.tokens + result.tokens;
             group.requests += result.requests;

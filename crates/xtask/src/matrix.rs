@@ -8,8 +8,8 @@ use serde_json::Value;
 /// The page.
 pub const PATH: &str = "docs/access-matrix.md";
 /// The columns: nobody, and every role that the document may name. Others come first to a tenant's, then operators.
-const COLUMNS: [&str; 8] =
-    ["nobody", "stranger", "reader", "service", "member", "admin", "operator", "operator acting"];
+const COLUMNS: [&str; 9] =
+    ["nobody", "stranger", "invited", "reader", "service", "member", "admin", "operator", "operator acting"];
 /// What the document says of an endpoint that asks for no key.
 const ANYONE: &str = "anyone";
 
@@ -20,9 +20,10 @@ Made by `cargo xtask access-matrix` from `docs/openapi.json`, whose `x-roles` th
 (`crates/access/src/policy.rs`). `crates/api/src/matrix.rs` says which right each endpoint asks for; an endpoint without
 one fails the tests, and the attack suite sends every request with every role's key and compares.
 
-**nobody** shows no key; **stranger** is any key of another tenant; **reader**, **service**, **member** and **admin** are
+**nobody** shows no key; **stranger** is any key of another tenant; **invited** shows the secret of an invite; **reader**, **service**, **member** and **admin** are
 roles of the tenant's own keys; **operator** runs the installation; **operator acting** named the tenant in the
-`OpenAI-Organization` header, which is on record. A key with scopes may less than its role. A `-` is a 401 for nobody,
+`OpenAI-Organization` header, which is on record. A key with scopes may less than its role, and a key of a
+project sees of projects, their people and machines, of usage and of the audit trail that project's alone. A `-` is a 401 for nobody,
 a 404 for a stranger, as if there were nothing, a 400 for an operator that has not said for whom, and for a key of the
 tenant's own a 403 that says which role or scope it lacks: that looks nothing up, and who may do what is no secret.
 

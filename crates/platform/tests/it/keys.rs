@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use atelier_access::Caller;
-use atelier_domain::{KeyId, Plan, Role, Scope, Scopes};
+use atelier_domain::{KeyId, Plan, ProjectId, Role, Scope, Scopes};
 use atelier_platform::{
     ChangeKey, CompletionEvent, CompletionStream, ErrorKind, KeyQuery, MakeKey, PlatformError, TenantChange,
 };
@@ -144,6 +144,15 @@ async fn keys_are_managed_by_who_may() {
     assert_eq!(kind(platform.update_key(&manager, own, widen).await), exceeded);
     assert_eq!(kind(platform.rotate_key(&manager, "acme").await), scope_lacks);
     assert_eq!(kind(platform.complete(&manager, greedy("atelier", "x", 1)).await), scope_lacks);
+    assert_eq!(kind(platform.create_key(&other, MakeKey { scopes, ..make(Role::Operator) }).await), exceeded);
+    let project = Some(ProjectId::default_of(admin.tenant().unwrap()));
+    let admin_in_project = MakeKey { project, ..make(Role::Admin) };
+    assert!(matches!(
+        kind(platform.create_key(&admin, admin_in_project).await),
+        Some(ErrorKind::InvalidRequest { param: Some("role"), .. })
+    ));
+    let elsewhere = MakeKey { project, ..make(Role::Member) };
+    assert_eq!(kind(platform.create_key(&other, elsewhere).await), hidden);
     assert_eq!(kind(platform.create_key(&manager, MakeKey { scopes, ..make(Role::Admin) }).await), None);
     let name = Some("a\nb".to_owned());
     let unprintable = kind(platform.create_key(&admin, MakeKey { name, ..make(Role::Member) }).await);

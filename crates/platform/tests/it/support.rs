@@ -107,8 +107,12 @@ pub async fn usage(platform: &Platform, caller: &Caller) -> (Usage, u64) {
         width: BucketWidth::Day,
         group_by_model: false,
         group_by_key: false,
+        group_by_project: false,
+        group_by_user: false,
         models: Vec::new(),
         keys: Vec::new(),
+        projects: Vec::new(),
+        users: Vec::new(),
         buckets_max: 31,
     };
     let page = platform.usage_completions(caller, &query).await.unwrap();

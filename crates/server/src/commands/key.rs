@@ -43,7 +43,8 @@ pub struct CreateKeyArgs {
     /// What it may be.
     #[arg(long, value_enum, default_value_t = RoleArg::Member)]
     pub role: RoleArg,
-    /// Limit it to this part of the role's rights: complete, read, learn, usage, audit or manage; may be repeated.
+    /// Limit it to this part of the role's rights: complete, read, learn, usage, audit, manage or delegate; may be
+    /// repeated.
     #[arg(long = "scope", value_name = "SCOPE")]
     pub scopes: Vec<String>,
     /// Days after which it ends by itself, a year at most; it does not when absent.

@@ -8,6 +8,7 @@ pub mod eval;
 pub mod key;
 pub mod learn;
 pub mod openapi;
+pub mod organization;
 pub mod root_key;
 pub mod runs;
 pub mod tenant;

@@ -109,6 +109,34 @@ kinds! {
         REVOKE_KEY of ManageKeys => "revoke_key", "api_key.deleted";
         /// A key took the place of all other admins' keys.
         ROTATE_KEY of ManageKeys => "rotate_key", "api_key.rotated";
+        /// There is a new project.
+        CREATE_PROJECT of ManageOrganization => "create_project", "project.created";
+        /// A project is called otherwise.
+        UPDATE_PROJECT of ManageOrganization => "update_project", "project.updated";
+        /// A project is closed, and its keys are worthless.
+        ARCHIVE_PROJECT of ManageOrganization => "archive_project", "project.archived";
+        /// Somebody was invited.
+        SEND_INVITE of Appoint => "send_invite", "invite.sent";
+        /// An invite is worthless.
+        DELETE_INVITE of ManageOrganization => "delete_invite", "invite.deleted";
+        /// Somebody who was invited is one of the tenant's people.
+        ACCEPT_INVITE of JoinOrganization => "accept_invite", "invite.accepted";
+        /// A person is something else to the tenant.
+        UPDATE_USER of Appoint => "update_user", "user.updated";
+        /// A person is gone, and with it its keys.
+        DELETE_USER of ManageOrganization => "delete_user", "user.deleted";
+        /// A person belongs to a project.
+        ADD_PROJECT_USER of Appoint => "add_project_user", "project.user.added";
+        /// A person is something else to a project.
+        UPDATE_PROJECT_USER of Appoint => "update_project_user", "project.user.updated";
+        /// A person does not belong to a project any more.
+        DELETE_PROJECT_USER of ManageOrganization => "delete_project_user", "project.user.deleted";
+        /// There is a new machine in a project.
+        CREATE_SERVICE_ACCOUNT of Appoint => "create_service_account", "service_account.created";
+        /// A machine is called otherwise, or is something else to its project.
+        UPDATE_SERVICE_ACCOUNT of Appoint => "update_service_account", "service_account.updated";
+        /// A machine is gone, and with it its keys.
+        DELETE_SERVICE_ACCOUNT of ManageOrganization => "delete_service_account", "service_account.deleted";
         /// There is a new tenant.
         CREATE_TENANT of CreateTenant => "create_tenant", "organization.created";
         /// A tenant has another plan.
@@ -154,17 +182,13 @@ mod tests {
         (Action::LoadAdapter, "it reads, for requests that the usage ledger has a row for"),
         (Action::WorkJobs, "a claimed job goes on by RunJob, whose end is recorded"),
     ];
-    /// Rights whose functions are not there yet; they take an event when they come, since nothing commits without.
-    const NOT_THERE_YET: [Action; 1] = [Action::ManageOrganization];
 
     #[test]
     fn every_right_to_change_something_has_an_event() {
         for action in Action::ALL.iter().filter(|action| !action.is_read()) {
             let has_event = EventType::ALL.iter().any(|kind| kind.right == Some(*action));
             let is_excused = WITHOUT_EVENT.iter().any(|(excused, _)| excused == action);
-            let is_missing = NOT_THERE_YET.contains(action);
-            let one = [has_event, is_excused, is_missing].into_iter().filter(|holds| *holds).count();
-            assert_eq!(one, 1, "{action:?}: give it an event, or say why it needs none");
+            assert_ne!(has_event, is_excused, "{action:?}: give it an event, or say why it needs none");
         }
     }
 

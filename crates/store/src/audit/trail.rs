@@ -132,7 +132,8 @@ const INSTALLATION: Table = statements!(None, "COALESCE(chain_sequence, 0)", "op
 type Place = (i64, i64, String);
 
 impl Store {
-    /// A page of the tenant's trail: what was done to its code and models, and what was done to it.
+    /// A page of the tenant's trail: what was done to its code and models, and what was done to it; for the key of one
+    /// project, what was done by that project's keys.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] when the tenant has no event to begin after or before.
@@ -140,6 +141,15 @@ impl Store {
         let tenant = grant.tenant();
         let work = self.tenant_database(tenant).await?;
         let control = self.control_for(tenant);
+        let own;
+        let query = match grant.project() {
+            None => query,
+            Some(project) if query.projects.is_empty() || query.projects.contains(&project) => {
+                own = AuditQuery { projects: vec![project], ..query.clone() };
+                &own
+            }
+            Some(_) => return Ok(AuditPage { records: Vec::new(), has_more: false }),
+        };
         read(&tenant.to_string(), &[(&*work, WORK), (&control, ADMINISTRATION)], query).await
     }
 

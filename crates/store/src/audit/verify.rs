@@ -1,7 +1,7 @@
 //! Whether the trail is what was written: each chain, from its first event to where it is said to end.
 
-use atelier_access::Granted;
 use atelier_access::right::{ReadAudit, ReadOperatorAudit};
+use atelier_access::{Denied, Granted};
 use atelier_domain::limits::AUDIT_CHECK_ROWS;
 use atelier_domain::{Digest, TenantId};
 
@@ -33,9 +33,12 @@ impl Store {
     /// Checks both chains of the tenant.
     ///
     /// # Errors
-    /// What the database says.
+    /// [`Denied::Hidden`] for the key of one project: a chain is the whole tenant's.
     pub async fn verify_audit(&self, grant: &Granted<ReadAudit>) -> Result<Vec<ChainReport>, StoreError> {
         let tenant = grant.tenant();
+        if grant.project().is_some() {
+            return Err(Denied::Hidden.into());
+        }
         Ok(vec![self.check_chain(Chain::Administration(tenant)).await?, self.check_chain(Chain::Work(tenant)).await?])
     }
 

@@ -1,8 +1,9 @@
 //! What goes into a statement.
 
 use atelier_domain::{
-    AuditEventId, Digest, InviteId, JobId, KeyId, Label, Plan, ProjectId, RequestId, Role, RunId, Scopes, Separation,
-    ServiceAccountId, SourceId, Suffix, TenantId, TenantName, Timestamp, UserId, VersionNumber,
+    AuditEventId, Digest, Email, InviteId, JobId, KeyId, Label, PersonRole, Plan, ProjectId, ProjectRole, RequestId,
+    Role, RunId, Scopes, Separation, ServiceAccountId, SourceId, Suffix, TenantId, TenantName, Timestamp, UserId,
+    VersionNumber,
 };
 use serde_json::Value as Json;
 
@@ -119,11 +120,14 @@ value_by_text!(
     Digest,
     Plan,
     Role,
+    PersonRole,
+    ProjectRole,
     Scopes,
     Separation,
     &TenantName,
     &Suffix,
-    &Label
+    &Label,
+    &Email
 );
 
 /// The values of a statement's parameters, in order.

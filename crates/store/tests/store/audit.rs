@@ -107,7 +107,7 @@ async fn in_file(world: &World, file: &str, statements: &str) {
 }
 
 /// Runs statements on a file of a store that is closed.
-async fn run_in_file(world: &World, file: &str, statements: &str) {
+pub async fn run_in_file(world: &World, file: &str, statements: &str) {
     use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
     let path = world.folder.path().join("data").join(file);
     let mut connection = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();

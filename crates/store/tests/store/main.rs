@@ -16,6 +16,7 @@ mod keys;
 mod learning;
 mod models;
 mod moves;
+mod organization;
 mod plain;
 mod postgres;
 mod psql;

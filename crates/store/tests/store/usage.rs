@@ -20,8 +20,12 @@ pub fn query(start: Timestamp) -> UsageQuery {
         width: BucketWidth::Day,
         group_by_model: false,
         group_by_key: false,
+        group_by_project: false,
+        group_by_user: false,
         models: vec![],
         keys: vec![],
+        projects: vec![],
+        users: vec![],
         buckets_max: usize::MAX,
     }
 }

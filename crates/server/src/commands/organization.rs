@@ -1,0 +1,224 @@
+//! `atelier project`, `atelier user`, `atelier invite`: who there is inside of a tenant.
+
+use anyhow::Result;
+use clap::{Args, Subcommand, ValueEnum};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::cli::TenantArg;
+use crate::client::Client;
+use crate::output::{Output, table};
+
+const PROJECTS: &str = "/v1/organization/projects";
+const USERS: &str = "/v1/organization/users";
+const INVITES: &str = "/v1/organization/invites";
+/// Items of a page: as many as the server gives.
+const PAGE_ITEMS: usize = 100;
+
+/// What to do with projects.
+#[derive(Debug, Clone, Subcommand)]
+pub enum ProjectCommand {
+    /// Make a project.
+    Create {
+        /// For which tenant.
+        #[command(flatten)]
+        tenant: TenantArg,
+        /// What to call it.
+        name: String,
+    },
+    /// List a tenant's projects, archived ones included.
+    List(TenantArg),
+    /// Close a project for good; its keys are worthless within a second.
+    Archive(OneArgs),
+}
+
+/// What to do with people.
+#[derive(Debug, Clone, Subcommand)]
+pub enum UserCommand {
+    /// List a tenant's people.
+    List(TenantArg),
+    /// Make a person an owner, or a reader.
+    Role {
+        /// Who.
+        #[command(flatten)]
+        user: OneArgs,
+        /// What the person is from then on.
+        #[arg(value_enum)]
+        role: PersonRoleArg,
+    },
+    /// Remove a person and its keys.
+    Remove(OneArgs),
+}
+
+/// What to do with invites.
+#[derive(Debug, Clone, Subcommand)]
+pub enum InviteCommand {
+    /// Invite somebody; prints what accepts the invite, once.
+    Create {
+        /// For which tenant.
+        #[command(flatten)]
+        tenant: TenantArg,
+        /// The person's address.
+        email: String,
+        /// What the person will be.
+        #[arg(long, value_enum, default_value_t = PersonRoleArg::Reader)]
+        role: PersonRoleArg,
+        /// A project that the person will belong to, as a member; may be repeated. The default project when absent.
+        #[arg(long = "project", value_name = "PROJECT")]
+        projects: Vec<String>,
+    },
+    /// List a tenant's invites.
+    List(TenantArg),
+    /// Make an invite worthless.
+    Delete(OneArgs),
+    /// With the secret of an invite in ATELIER_KEY: become one of the tenant's people; prints a key of one's own, once.
+    Accept {
+        /// What you are called.
+        name: String,
+    },
+}
+
+/// One thing of a tenant.
+#[derive(Debug, Clone, Args)]
+pub struct OneArgs {
+    /// For which tenant.
+    #[command(flatten)]
+    pub tenant: TenantArg,
+    /// Its id.
+    #[arg(value_name = "ID")]
+    pub id: String,
+}
+
+/// What a person is to a tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PersonRoleArg {
+    /// Manages it.
+    Owner,
+    /// Looks at it, and uses it in its projects.
+    Reader,
+}
+
+impl PersonRoleArg {
+    /// The role's name on the wire.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Owner => "owner",
+            Self::Reader => "reader",
+        }
+    }
+}
+
+/// Does what was asked with projects.
+pub async fn projects(client: Client, command: ProjectCommand, output: Output) -> Result<()> {
+    match command {
+        ProjectCommand::Create { tenant, name } => {
+            let client = client.for_tenant(tenant.name.as_deref());
+            let project = client.send(Method::POST, PROJECTS, &json!({"name": name})).await?;
+            output.result(&project, || format!("Created project {}.", text(&project["id"])))
+        }
+        ProjectCommand::List(tenant) => {
+            let client = client.for_tenant(tenant.name.as_deref());
+            let projects = all(&client, &format!("{PROJECTS}?include_archived=true&")).await?;
+            output.result(&projects, || table(&["ID", "NAME", "STATUS"], &rows(&projects, &["id", "name", "status"])))
+        }
+        ProjectCommand::Archive(OneArgs { tenant, id }) => {
+            let client = client.for_tenant(tenant.name.as_deref());
+            let project = client.send(Method::POST, &format!("{PROJECTS}/{id}/archive"), &json!({})).await?;
+            output.result(&project, || format!("Project {id} is archived; its keys are worthless."))
+        }
+    }
+}
+
+/// Does what was asked with people.
+pub async fn users(client: Client, command: UserCommand, output: Output) -> Result<()> {
+    match command {
+        UserCommand::List(tenant) => {
+            let users = all(&client.for_tenant(tenant.name.as_deref()), &format!("{USERS}?")).await?;
+            output.result(&users, || {
+                table(&["ID", "EMAIL", "NAME", "ROLE"], &rows(&users, &["id", "email", "name", "role"]))
+            })
+        }
+        UserCommand::Role { user: OneArgs { tenant, id }, role } => {
+            let client = client.for_tenant(tenant.name.as_deref());
+            let user = client.send(Method::POST, &format!("{USERS}/{id}"), &json!({"role": role.name()})).await?;
+            output.result(&user, || format!("{} is {} now.", text(&user["email"]), text(&user["role"])))
+        }
+        UserCommand::Remove(OneArgs { tenant, id }) => {
+            let client = client.for_tenant(tenant.name.as_deref());
+            let removed = client.send(Method::DELETE, &format!("{USERS}/{id}"), &json!({})).await?;
+            output.result(&removed, || format!("{id} is removed, and its keys are worthless."))
+        }
+    }
+}
+
+/// Does what was asked with invites.
+pub async fn invites(client: Client, command: InviteCommand, output: Output) -> Result<()> {
+    match command {
+        InviteCommand::Create { tenant, email, role, projects } => {
+            let client = client.for_tenant(tenant.name.as_deref());
+            let mut body = json!({"email": email, "role": role.name()});
+            if !projects.is_empty() {
+                body["projects"] = projects.iter().map(|id| json!({"id": id, "role": "member"})).collect();
+            }
+            let invite = client.send(Method::POST, INVITES, &body).await?;
+            output.result(&invite, || {
+                format!(
+                    "Invited {} as {} ({}).\nSecret (shown only now): {}\nAccept with: ATELIER_KEY=SECRET atelier invite \
+                     accept \"YOUR NAME\"",
+                    text(&invite["email"]),
+                    text(&invite["role"]),
+                    text(&invite["id"]),
+                    text(&invite["secret"])
+                )
+            })
+        }
+        InviteCommand::List(tenant) => {
+            let invites = all(&client.for_tenant(tenant.name.as_deref()), &format!("{INVITES}?")).await?;
+            output.result(&invites, || {
+                table(&["ID", "EMAIL", "ROLE", "STATUS"], &rows(&invites, &["id", "email", "role", "status"]))
+            })
+        }
+        InviteCommand::Delete(OneArgs { tenant, id }) => {
+            let client = client.for_tenant(tenant.name.as_deref());
+            let deleted = client.send(Method::DELETE, &format!("{INVITES}/{id}"), &json!({})).await?;
+            output.result(&deleted, || format!("Invite {id} is worthless."))
+        }
+        InviteCommand::Accept { name } => {
+            let joined = client.send(Method::POST, &format!("{INVITES}/accept"), &json!({"name": name})).await?;
+            output.result(&joined, || {
+                let (user, key) = (&joined["user"], &joined["key"]);
+                format!(
+                    "You are {} ({}).\nKey (shown only now): {}",
+                    text(&user["email"]),
+                    text(&user["role"]),
+                    text(&key["value"])
+                )
+            })
+        }
+    }
+}
+
+/// A whole list, whatever the server's page holds. The path ends where further parameters go.
+async fn all(client: &Client, path: &str) -> Result<Value> {
+    let mut all: Vec<Value> = Vec::new();
+    loop {
+        let after = all.last().map(|item| format!("&after={}", text(&item["id"]))).unwrap_or_default();
+        let mut page = client.get(&format!("{path}limit={PAGE_ITEMS}{after}")).await?;
+        let more = page["has_more"] == json!(true);
+        if let Some(items) = page["data"].as_array_mut() {
+            all.append(items);
+        }
+        if !more {
+            return Ok(json!({"object": "list", "data": all, "has_more": false}));
+        }
+    }
+}
+
+fn rows(list: &Value, fields: &[&str]) -> Vec<Vec<String>> {
+    let items = list["data"].as_array().into_iter().flatten();
+    items.map(|item| fields.iter().map(|field| text(&item[*field])).collect()).collect()
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| if value.is_null() { "-".to_owned() } else { value.to_string() }, str::to_owned)
+}
