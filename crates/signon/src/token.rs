@@ -17,6 +17,9 @@ const SUBJECT_CHARS_MAX: usize = 255;
 /// The type that an ID token says to be, if it says one: tokens for other purposes are signed with the same keys.
 const TYPE: &str = "JWT";
 
+/// Head, claims and signature.
+const PARTS: usize = 3;
+
 /// Who signed in, as far as the issuer says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
@@ -70,6 +73,9 @@ enum Audience {
 impl<'a> Signed<'a> {
     /// Reads the head of a token.
     pub(crate) fn read(text: &'a str) -> Result<Self, TokenFault> {
+        if text.split('.').count() != PARTS {
+            return Err(TokenFault::Malformed);
+        }
         let head = text.split('.').next().unwrap_or_default();
         let Header { alg, typ, crit, kid, .. } = match decode_header(text) {
             Ok(header) => header,
