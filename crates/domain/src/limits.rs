@@ -263,6 +263,8 @@ pub const LOGIN_KEY_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 /// Living sessions of one person, and as many keys by signing in: browsers and machines that one forgets; past it the
 /// oldest ends.
 pub const SESSIONS_PER_USER_MAX: usize = 20;
+/// How long keys by signing in are still listed after their end: for whoever asks what they were.
+pub const SIGN_IN_KEYS_KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 // Storage.
 

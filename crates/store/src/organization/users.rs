@@ -13,7 +13,7 @@ use crate::key_cache::announce;
 use crate::open::Store;
 use crate::sql::{Row, Transaction, values};
 
-pub(super) const NOT_FOUND: StoreError = StoreError::NotFound { what: "person" };
+pub(crate) const NOT_FOUND: StoreError = StoreError::NotFound { what: "person" };
 
 /// A person of a tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,7 +130,7 @@ const READ: &str = "SELECT id, email, name, role, added_at, (SELECT MAX(last_use
     WHERE tenant_id = $1 AND id = $2 AND removed_at IS NULL";
 
 /// A person who is there.
-pub(super) async fn present(
+pub(crate) async fn present(
     transaction: &mut Transaction,
     tenant: TenantId,
     user: UserId,
@@ -140,7 +140,7 @@ pub(super) async fn present(
 }
 
 /// The person who is there by this address.
-pub(super) async fn present_by_email(
+pub(crate) async fn present_by_email(
     transaction: &mut Transaction,
     tenant: TenantId,
     email: &Email,
