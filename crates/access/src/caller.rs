@@ -219,6 +219,15 @@ impl Caller {
         }
     }
 
+    /// What the caller is to its tenant, by its key.
+    #[must_use]
+    pub fn role(&self) -> Option<Role> {
+        match self.0 {
+            Who::Tenant(ref holder) => Some(holder.role),
+            Who::Anonymous | Who::System(_) | Who::Operator { .. } | Who::Invited { .. } => None,
+        }
+    }
+
     /// The project that the key belongs to.
     #[must_use]
     pub fn project(&self) -> Option<ProjectId> {

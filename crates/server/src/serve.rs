@@ -58,7 +58,7 @@ impl Server {
         let url = listener.url().to_owned();
         let url_file = data.join(URL_FILE);
         fs::write(&url_file, format!("{url}\n"))?;
-        let router = atelier_api::router(platform.clone());
+        let router = atelier_api::router(platform.clone(), &url);
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let task = tokio::spawn(listener.serve(router, stopped));
         Ok(Self { platform, url, first_operator_key, url_file, stop, task })

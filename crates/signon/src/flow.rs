@@ -293,7 +293,11 @@ fn word(text: &str) -> String {
     if word.is_empty() { "nothing".to_owned() } else { word }
 }
 
-fn random_text() -> Result<String, SignOnError> {
+/// A text that nobody guesses: 256 random bits in base64 for URLs.
+///
+/// # Errors
+/// [`SignOnError::Random`].
+pub fn random_text() -> Result<String, SignOnError> {
     let mut bytes = [0; RANDOM_BYTES];
     getrandom::fill(&mut bytes).map_err(|_| SignOnError::Random)?;
     Ok(URL_SAFE_NO_PAD.encode(bytes))

@@ -230,6 +230,18 @@ impl Store {
         Ok(true)
     }
 
+    /// The person who holds a key or a session, if there.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn signed_in_person(
+        &self,
+        grant: &Granted<SignIn>,
+        user: UserId,
+    ) -> Result<Option<UserRecord>, StoreError> {
+        users::find(&self.control_for(grant.tenant()), grant.tenant(), user).await
+    }
+
     /// Writes into the trail that somebody was not let in, and why: a word of ours.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use crate::audit::events::{DELETE_USER, UPDATE_USER};
 use crate::error::StoreError;
 use crate::key_cache::announce;
 use crate::open::Store;
-use crate::sql::{Row, Transaction, values};
+use crate::sql::{Database, Row, Transaction, values};
 
 pub(crate) const NOT_FOUND: StoreError = StoreError::NotFound { what: "person" };
 
@@ -137,6 +137,15 @@ pub(crate) async fn present(
 ) -> Result<UserRecord, StoreError> {
     let row = transaction.fetch_optional(READ, values![tenant, user]).await?.ok_or(NOT_FOUND)?;
     record_of(&row)
+}
+
+/// The same outside of a transaction.
+pub(crate) async fn find(
+    control: &Database,
+    tenant: TenantId,
+    user: UserId,
+) -> Result<Option<UserRecord>, StoreError> {
+    control.fetch_optional(READ, values![tenant, user]).await?.as_ref().map(record_of).transpose()
 }
 
 /// The person who is there by this address.
