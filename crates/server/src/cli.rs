@@ -7,7 +7,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::audit::AuditCommand;
 use crate::commands::key::KeyCommand;
+use crate::commands::login::LoginArgs;
 use crate::commands::organization::{InviteCommand, ProjectCommand, UserCommand};
+use crate::commands::sign_on::SignOnCommand;
 
 /// Where everything lives unless told otherwise.
 const DEFAULT_DATA: &str = "./atelier-data";
@@ -17,7 +19,7 @@ const DEFAULT_DATA: &str = "./atelier-data";
 #[command(
     name = "atelier",
     version,
-    after_help = "First steps:\n  atelier demo                                  see the whole line in a few minutes\n  atelier serve                                 start a server on 127.0.0.1:8080\n  atelier tenant create acme --plan tuned       make a tenant and its key\n  atelier learn --tenant acme ./code --wait     teach it that tenant's code\n\nAll commands but `serve`, `demo`, `root-key` and `openapi` talk to the running server. They find it through --data,\nor through ATELIER_URL and ATELIER_KEY; ATELIER_CA names the certificates that they trust instead of the system's."
+    after_help = "First steps:\n  atelier demo                                  see the whole line in a few minutes\n  atelier serve                                 start a server on 127.0.0.1:8080\n  atelier tenant create acme --plan tuned       make a tenant and its key\n  atelier learn --tenant acme ./code --wait     teach it that tenant's code\n\nAll commands but `serve`, `demo`, `root-key` and `openapi` talk to the running server. They find it through --data,\nthrough ATELIER_URL and ATELIER_KEY, or by `login`; ATELIER_CA names the certificates that they trust instead of the system's."
 )]
 pub struct Cli {
     /// Folder of the server: databases, blobs, the operator's key, the root key.
@@ -94,6 +96,10 @@ pub enum Command {
         #[command(subcommand)]
         command: AuditCommand,
     },
+    /// Sign in with a browser, and keep a key of your own for the other commands.
+    Login(LoginArgs),
+    /// End that key and forget it.
+    Logout,
     /// Check the machine, the data folder and the server, and say what to mend.
     Doctor(DoctorArgs),
     /// Print the OpenAPI document of the server.
@@ -123,6 +129,11 @@ pub struct ServeArgs {
     /// backup overwrites it; `erasures.jsonl` in the data folder when absent.
     #[arg(long, env = "ATELIER_ERASURE_LOG", value_name = "FILE")]
     pub erasure_log: Option<PathBuf>,
+
+    /// Let tenants name issuers for single sign-on at addresses that are not public: in your own network by HTTPS, or on
+    /// this machine.
+    #[arg(long)]
+    pub private_issuers: bool,
 
     /// Folder on this machine from which tenants may learn by path; may be repeated.
     #[arg(long = "source-root", value_name = "DIR")]
@@ -275,6 +286,12 @@ pub enum TenantCommand {
         /// Where to.
         #[arg(long, value_enum)]
         separation: SeparationArg,
+    },
+    /// Let people sign in with the tenant's own issuer (OpenID Connect).
+    SignOn {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: SignOnCommand,
     },
     /// Let a tenant do nothing for now: its keys answer 403, its streams are cut, its runs wait; its data stays.
     Suspend {

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::Value;
 
+use crate::credentials::Credentials;
 use crate::environment;
 
 /// The file in the data folder that says where the server listens.
@@ -27,24 +28,43 @@ pub struct Client {
 }
 
 impl Client {
-    /// Finds the server by ATELIER_URL and ATELIER_KEY, else by what it left in its data folder.
+    /// Finds the server by ATELIER_URL and ATELIER_KEY, else by what it left in its data folder, else by whoever signed in.
     pub fn find(data: &Path) -> Result<Self> {
+        let url = Self::find_url(data)?;
+        if let Some(key) = environment::key() {
+            return Self::new(url, key);
+        }
+        if let Ok(key) = read_line(data, OPERATOR_KEY_FILE) {
+            return Self::new(url, key);
+        }
+        let credentials = Credentials::read()?;
+        let signed_in = credentials.of(&url).with_context(|| {
+            format!("No key: {} holds none, and nobody is signed in. Set ATELIER_KEY, or run `atelier login`.", data.display())
+        })?;
+        Self::new(url, &signed_in.key)
+    }
+
+    /// The server's address: that of ATELIER_URL, of the server that runs on the data folder, or of the last sign-in.
+    pub fn find_url(data: &Path) -> Result<String> {
         let url = match environment::url() {
             Some(url) => url,
-            None => read_line(data, URL_FILE).with_context(|| {
-                format!(
-                    "No server found for {}. Start one with `atelier serve --data {0}`, or set ATELIER_URL and \
-                     ATELIER_KEY.",
-                    data.display()
-                )
-            })?,
+            None => match read_line(data, URL_FILE) {
+                Ok(url) => url,
+                Err(error) => Credentials::read()?.last.ok_or(error).with_context(|| {
+                    format!(
+                        "No server found for {}. Start one with `atelier serve --data {0}`, or set ATELIER_URL and \
+                         ATELIER_KEY.",
+                        data.display()
+                    )
+                })?,
+            },
         };
-        let key = match environment::key() {
-            Some(key) => key,
-            None => read_line(data, OPERATOR_KEY_FILE)
-                .with_context(|| format!("No key: {} holds none. Set ATELIER_KEY.", data.display()))?,
-        };
-        Self::new(url, key)
+        Ok(url.trim_end_matches('/').to_owned())
+    }
+
+    /// A client that shows no key.
+    pub fn without_key(url: &str) -> Result<Self> {
+        Self::new(url, "")
     }
 
     /// A client of the server at `url`.
@@ -94,7 +114,10 @@ impl Client {
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let request = self.http.request(method, format!("{}{path}", self.url)).bearer_auth(&self.key);
+        let mut request = self.http.request(method, format!("{}{path}", self.url));
+        if !self.key.is_empty() {
+            request = request.bearer_auth(&self.key);
+        }
         match &self.tenant {
             Some(tenant) => request.header("openai-organization", tenant),
             None => request,

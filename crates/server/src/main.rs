@@ -11,6 +11,7 @@ use clap::Parser;
 mod cli;
 mod client;
 mod commands;
+mod credentials;
 mod demo;
 mod environment;
 mod listen;
@@ -70,6 +71,8 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Eval(args) => commands::eval::run(data, args, output).await,
         Command::Usage(args) => commands::usage::run(data, args, output).await,
         Command::Audit { command } => commands::audit::run(data, command, output).await,
+        Command::Login(args) => commands::login::log_in(data, args, output).await,
+        Command::Logout => commands::login::log_out(data, output).await,
         Command::Doctor(args) => commands::doctor::run(data, args, output).await,
         Command::Openapi => commands::openapi::run(),
     }

@@ -24,6 +24,7 @@ pub async fn run(data: &Path, args: ServeArgs, output: Output) -> Result<()> {
     let mut options = platform_options(data, &args.engine, &args.database, args.source_roots.clone(), args.workers)?;
     options.root_key = root_key_options(&args.root_key)?;
     options.erasure_log = args.erasure_log;
+    options.private_issuers = args.private_issuers;
     let server = Server::start(data, options, listen).await?;
     announce(&server, output)?;
     stop_signal().await?;

@@ -1,4 +1,4 @@
-//! `atelier tenant`: create, list, plan, move, suspend, resume, rotate-key, delete.
+//! `atelier tenant`: create, list, plan, move, sign-on, suspend, resume, rotate-key, delete.
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::cli::{SeparationArg, TenantCommand};
 use crate::client::Client;
+use crate::commands::sign_on;
 use crate::output::{Output, table};
 
 /// Does what was asked with tenants.
@@ -44,6 +45,7 @@ pub async fn run(data: &Path, command: TenantCommand, output: Output) -> Result<
             let tenant = client.send(Method::PATCH, &format!("/v1/tenants/{name}"), &body).await?;
             output.result(&tenant, || format!("The rows of {name} are kept by {} now.", separation.name()))
         }
+        TenantCommand::SignOn { command } => sign_on::run(client, command, output).await,
         TenantCommand::Suspend { name } => {
             let tenant = set_status(&client, &name, "suspended").await?;
             output.result(&tenant, || format!("Tenant {name} is suspended. Next: atelier tenant resume {name}"))
