@@ -15,4 +15,5 @@ mod line;
 mod metrics;
 mod openai_client;
 mod people;
+mod sign_on;
 mod tls;

@@ -383,7 +383,13 @@ mod tests {
 
     #[test]
     fn the_text_keeps_its_published_shape() {
-        for (kind, letter) in [(KeyKind::Operator, "o"), (KeyKind::Tenant, "t"), (KeyKind::Invite, "i"), (KeyKind::Session, "s"), (KeyKind::Code, "c")] {
+        for (kind, letter) in [
+            (KeyKind::Operator, "o"),
+            (KeyKind::Tenant, "t"),
+            (KeyKind::Invite, "i"),
+            (KeyKind::Session, "s"),
+            (KeyKind::Code, "c"),
+        ] {
             let text = ApiKey::generate(kind, EXAMPLE).reveal();
             let parts: Vec<&str> = text.split('_').collect();
             assert_eq!((parts[0], parts[1], parts[2].len(), parts[3].len()), ("atl", letter, 16, 49));

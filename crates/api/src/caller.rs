@@ -18,13 +18,14 @@ impl FromRequestParts<AppState> for Authenticated {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        let caller = match (parts.headers.contains_key(header::AUTHORIZATION), with_session(state, &parts.headers).await) {
-            (false, Some(caller)) => {
-                state.site.must_be_own(&parts.method, &parts.headers)?;
-                caller?
-            }
-            _ => state.platform.authenticate(bearer(&parts.headers)?).await?,
-        };
+        let caller =
+            match (parts.headers.contains_key(header::AUTHORIZATION), with_session(state, &parts.headers).await) {
+                (false, Some(caller)) => {
+                    state.site.must_be_own(&parts.method, &parts.headers)?;
+                    caller?
+                }
+                _ => state.platform.authenticate(bearer(&parts.headers)?).await?,
+            };
         let Some(organization) = parts.headers.get(ORGANIZATION_HEADER) else { return Ok(Self(caller)) };
         let organization = organization.to_str().map_err(|_| {
             ApiError::invalid(

@@ -18,7 +18,8 @@ use crate::metrics::{self, Metrics};
 use crate::site::{CALLBACK_PATH, Site};
 use crate::state::AppState;
 use crate::{
-    audit, completions, health, keys, models, observe, openapi, organization, runs, sign_in, sign_on, sources, tenants, usage, versions,
+    audit, completions, health, keys, models, observe, openapi, organization, runs, sign_in, sign_on, sources, tenants,
+    usage, versions,
 };
 
 /// Every endpoint of the server.

@@ -213,8 +213,7 @@ async fn begin(state: &AppState, organization: String, query: SignInQuery) -> Re
     };
     let return_to = query.return_to.filter(|path| is_own_path(path)).unwrap_or_else(|| HOME.to_owned());
     let redirect_uri = state.site.redirect_uri();
-    let begun =
-        state.platform.begin_sign_in(BeginSignIn { organization, redirect_uri, return_to, program }).await?;
+    let begun = state.platform.begin_sign_in(BeginSignIn { organization, redirect_uri, return_to, program }).await?;
     let mut response = redirect(&begun.url);
     let seconds = SIGN_IN_TIME_MAX.as_secs();
     add_cookie(&mut response, state.site.keep_sign_in(&begun.name, &begun.kept, seconds));

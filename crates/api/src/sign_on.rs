@@ -107,8 +107,7 @@ pub async fn check_sign_on(
 }
 
 fn role(word: &str) -> Result<PersonRole, ApiError> {
-    word.parse()
-        .map_err(|_| ApiError::invalid("The role is `reader` or `owner`.", Some("role"), Some("invalid_value")))
+    word.parse().map_err(|_| ApiError::invalid("The role is `reader` or `owner`.", Some("role"), Some("invalid_value")))
 }
 
 fn object(record: Option<SignOnRecord>, site: &Site) -> SignOnObject {

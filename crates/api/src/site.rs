@@ -93,10 +93,8 @@ impl Site {
     fn keep(&self, name: &str, value: &str, seconds: u64) -> Option<HeaderValue> {
         let secure = if self.is_secure { "; Secure" } else { "" };
         let name = self.name(name);
-        HeaderValue::from_str(&format!(
-            "{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}"
-        ))
-        .ok()
+        HeaderValue::from_str(&format!("{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}"))
+            .ok()
     }
 }
 

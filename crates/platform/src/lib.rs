@@ -38,6 +38,7 @@ mod worker;
 
 pub use atelier_engine::{EngineOptions, FinishReason};
 pub use atelier_model::{Adapter, AdapterFiles, Model, Tier, WeightFormat};
+pub use atelier_signon::flow::{challenge as pkce_challenge, random_text as random_secret};
 pub use atelier_store::{
     Aliases, AuditPage, AuditQuery, AuditRecord, Break, BucketWidth, ChainReport, CreatedInvite, CreatedKey,
     DatabaseOptions, DatabaseUrls, Erasure, EventType, HeldKey, Holder, InviteRecord, Joined, KeyOrder, KeyQuery,
@@ -45,7 +46,6 @@ pub use atelier_store::{
     RootKey, RootKeyOptions, RunError, RunEvent, RunRecord, RunState, ServiceAccountRecord, SourceOrigin, SourceRecord,
     TenantRecord, UsageBucket, UsagePage, UsageQuery, UsageResult, UserRecord, VersionRecord,
 };
-pub use atelier_signon::flow::{challenge as pkce_challenge, random_text as random_secret};
 pub use atelier_trainer::{EvalCard, Interval, ItemLoss, SourceFile, mean_loss, paired_ci95};
 
 pub use completions::{CompletionRequest, Prompt};

@@ -96,7 +96,8 @@ impl Platform {
             return Err(PlatformError::invalid(message, "client_secret", "invalid_value"));
         }
         let domains: Result<Vec<EmailDomain>, _> = set.domains.iter().map(|domain| domain.parse()).collect();
-        let domains = domains.map_err(|error| PlatformError::invalid(format!("{error}."), "domains", "invalid_value"))?;
+        let domains =
+            domains.map_err(|error| PlatformError::invalid(format!("{error}."), "domains", "invalid_value"))?;
         let SetSignOn { issuer, client_id, client_secret: secret, role, .. } = set;
         let new = NewSignOn { issuer, client_id, secret, domains, role };
         Ok(self.store().set_sign_on(&grant, new).await?)

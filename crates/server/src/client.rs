@@ -39,7 +39,10 @@ impl Client {
         }
         let credentials = Credentials::read()?;
         let signed_in = credentials.of(&url).with_context(|| {
-            format!("No key: {} holds none, and nobody is signed in. Set ATELIER_KEY, or run `atelier login`.", data.display())
+            format!(
+                "No key: {} holds none, and nobody is signed in. Set ATELIER_KEY, or run `atelier login`.",
+                data.display()
+            )
         })?;
         Self::new(url, &signed_in.key)
     }

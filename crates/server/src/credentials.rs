@@ -100,7 +100,8 @@ impl Credentials {
             .iter()
             .map(|(url, known)| {
                 let Credential { key, organization, email, expires_at } = known;
-                let server = json!({"key": key, "organization": organization, "email": email, "expires_at": expires_at});
+                let server =
+                    json!({"key": key, "organization": organization, "email": email, "expires_at": expires_at});
                 (url.clone(), server)
             })
             .collect();

@@ -160,12 +160,7 @@ impl SignOn {
     ///
     /// # Errors
     /// What is wrong with the issuer.
-    pub async fn begin(
-        &self,
-        client: &IssuerClient,
-        redirect_uri: &str,
-        now: Timestamp,
-    ) -> Result<Begun, SignOnError> {
+    pub async fn begin(&self, client: &IssuerClient, redirect_uri: &str, now: Timestamp) -> Result<Begun, SignOnError> {
         let issuer = self.issuers.get(&client.issuer);
         let _place = issuer.enter()?;
         let document = issuer.document(&self.fetcher).await?;
@@ -250,9 +245,7 @@ impl SignOn {
                 form.append_pair("client_id", &client.client_id);
             }
         }
-        self.fetcher
-            .post(&document.token, form.finish(), basic.as_deref(), TOKEN_ANSWER, ISSUER_ANSWER_BYTES_MAX)
-            .await
+        self.fetcher.post(&document.token, form.finish(), basic.as_deref(), TOKEN_ANSWER, ISSUER_ANSWER_BYTES_MAX).await
     }
 
     async fn identity(

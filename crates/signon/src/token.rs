@@ -102,12 +102,13 @@ impl<'a> Signed<'a> {
         validation.required_spec_claims.clear();
         validation.validate_exp = false;
         validation.validate_aud = false;
-        let claims: Claims = decode(self.text, key, &validation).map_err(|error| match error.kind() {
-            ErrorKind::InvalidSignature => TokenFault::Signature,
-            ErrorKind::InvalidAlgorithm | ErrorKind::UnsupportedAlgorithm => TokenFault::Algorithm,
-            _ => TokenFault::Malformed,
-        })?
-        .claims;
+        let claims: Claims = decode(self.text, key, &validation)
+            .map_err(|error| match error.kind() {
+                ErrorKind::InvalidSignature => TokenFault::Signature,
+                ErrorKind::InvalidAlgorithm | ErrorKind::UnsupportedAlgorithm => TokenFault::Algorithm,
+                _ => TokenFault::Malformed,
+            })?
+            .claims;
         check(claims, expected)
     }
 }
@@ -129,7 +130,9 @@ fn check(claims: Claims, expected: Expected<'_>) -> Result<Identity, TokenFault>
         return Err(TokenFault::Nonce);
     }
     let is_subject = |subject: &String| {
-        !subject.is_empty() && subject.len() <= SUBJECT_CHARS_MAX && subject.bytes().all(|byte| (0x20..0x7f).contains(&byte))
+        !subject.is_empty()
+            && subject.len() <= SUBJECT_CHARS_MAX
+            && subject.bytes().all(|byte| (0x20..0x7f).contains(&byte))
     };
     let subject = claims.sub.filter(is_subject).ok_or(TokenFault::Subject)?;
     let email = claims.email.filter(|email| !email.is_empty()).ok_or(TokenFault::NoEmail)?;
@@ -181,8 +184,12 @@ mod tests {
     use super::*;
 
     const NOW: i64 = 1_800_000_000;
-    const EXPECTED: Expected<'_> =
-        Expected { issuer: "https://id.example.com", client_id: "atelier", nonce: "n-1", now: Timestamp::from_seconds(NOW) };
+    const EXPECTED: Expected<'_> = Expected {
+        issuer: "https://id.example.com",
+        client_id: "atelier",
+        nonce: "n-1",
+        now: Timestamp::from_seconds(NOW),
+    };
 
     enum Signer {
         Ed25519(Ed25519KeyPair),
@@ -311,7 +318,8 @@ mod tests {
             for cut in [format!("{head}.{body}."), format!("{head}.{body}.AAAA")] {
                 assert_eq!(verify(&cut, &signer.key()), Err(TokenFault::Signature), "{cut}");
             }
-            for malformed in ["", "a.b.c", head, &format!("{head}.{body}"), &format!("{token}.x"), "..", "e30.e30.e30"] {
+            for malformed in ["", "a.b.c", head, &format!("{head}.{body}"), &format!("{token}.x"), "..", "e30.e30.e30"]
+            {
                 assert_eq!(verify(malformed, &signer.key()), Err(TokenFault::Malformed), "{malformed}");
             }
         }

@@ -69,7 +69,11 @@ const PEOPLE: [(&str, &str, &str); 9] = [
         "SELECT COUNT(*) AS count FROM identities WHERE tenant_id = $1",
         "DELETE FROM identities WHERE tenant_id = $1",
     ),
-    ("sign_on", "SELECT COUNT(*) AS count FROM sign_on WHERE tenant_id = $1", "DELETE FROM sign_on WHERE tenant_id = $1"),
+    (
+        "sign_on",
+        "SELECT COUNT(*) AS count FROM sign_on WHERE tenant_id = $1",
+        "DELETE FROM sign_on WHERE tenant_id = $1",
+    ),
     ("keys", "SELECT COUNT(*) AS count FROM keys WHERE tenant_id = $1", "DELETE FROM keys WHERE tenant_id = $1"),
     (
         "project_users",

@@ -2,7 +2,9 @@
 
 use atelier_access::key::KEY_RANDOM_BYTES;
 use atelier_access::right::ManageKeys;
-use atelier_access::{ApiKey, Caller, Denied, Granted, KeyKind, KeyOwner, KeyPurpose, KeyRecord, KeyRights, PublicId, verify};
+use atelier_access::{
+    ApiKey, Caller, Denied, Granted, KeyKind, KeyOwner, KeyPurpose, KeyRecord, KeyRights, PublicId, verify,
+};
 use atelier_domain::limits::{KEYS_PER_TENANT_MAX, PAGE_ROWS_MAX, SESSION_IDLE_MAX};
 use atelier_domain::{KeyId, Label, ProjectId, Role, Scope, Scopes, TenantId, Timestamp};
 use serde_json::{Value as Json, json};

@@ -68,9 +68,9 @@ pub use organization::{OrganizationConflict, Page, PageQuery};
 pub use root_key::{ROOT_KEY_FILE, RootKey, RootKeyOptions};
 pub use rotation::{KeyRotation, rotate_keys};
 pub use runs::{NewRun, Progress, RunError, RunEvent, RunPage, RunRecord, RunState};
-pub use sources::{NewSource, SourceOrigin, SourceRecord};
 pub use sign_in::{CodeMade, LoginKey, SessionMade, SignInRefused, Vouched};
 pub use sign_on::{NewSignOn, SignOnClient, SignOnRecord};
+pub use sources::{NewSource, SourceOrigin, SourceRecord};
 pub use tenants::TenantRecord;
 pub use usage::{
     BucketWidth, Correction, NewReservation, Outcome, Reservation, UsageBucket, UsagePage, UsageQuery, UsageResult,

@@ -10,16 +10,16 @@ use atelier_domain::limits::{
     LOGIN_KEY_LIFETIME, SESSION_LIFETIME, SESSIONS_PER_USER_MAX, SIGN_IN_CODE_TIME_MAX, SIGN_IN_KEYS_KEPT,
 };
 use atelier_domain::{Email, KeyId, Label, PersonRole, ProjectId, Role, TenantId, Timestamp, UserId};
+use atelier_seal::{self as seal, Bound, SecretKey};
 use serde_json::json;
 
-use crate::audit::events::{ADD_USER, REFUSE_SIGN_IN, SIGN_IN, SIGN_OUT};
 use crate::audit::Recorded;
+use crate::audit::events::{ADD_USER, REFUSE_SIGN_IN, SIGN_IN, SIGN_OUT};
 use crate::error::StoreError;
 use crate::key_cache::announce;
 use crate::keys::{CreatedKey, NewRow};
 use crate::open::{Store, random_bytes};
 use crate::organization::users::{self, UserRecord};
-use crate::seal::{self, Bound, SecretKey};
 use crate::sign_on::{self, SignOnRecord};
 use crate::sql::{Transaction, values};
 
@@ -127,7 +127,8 @@ impl Store {
         challenge: &str,
     ) -> Result<CodeMade, StoreError> {
         const PAST: &str = "DELETE FROM sign_in_codes WHERE tenant_id = $1 AND (expires_at <= $2 OR user_id = $3)";
-        const SQL: &str = "INSERT INTO sign_in_codes (tenant_id, public_id, secret_hash, user_id, challenge, expires_at)
+        const SQL: &str =
+            "INSERT INTO sign_in_codes (tenant_id, public_id, secret_hash, user_id, challenge, expires_at)
             VALUES ($1, $2, $3, $4, $5, $6)";
         let (tenant, now) = (grant.tenant(), self.now());
         let hashes = self.identity_hashes(tenant, person).await?;
@@ -261,7 +262,7 @@ impl Store {
     /// When the system gives no random bytes.
     pub fn seal_for_browser(&self, grant: &Granted<SignIn>, text: &str) -> Result<Vec<u8>, StoreError> {
         let key = browser_key(&self.inner.pepper);
-        seal::seal(&key, BROWSER_GENERATION, grant.tenant(), &browser_bound(), text.as_bytes())
+        Ok(seal::seal(&key, BROWSER_GENERATION, grant.tenant(), &browser_bound(), text.as_bytes())?)
     }
 
     /// Opens it; nothing when it is not what was sealed for this tenant.

@@ -4,13 +4,13 @@ use atelier_access::Granted;
 use atelier_access::right::{FindSignOn, ManageSignOn, ReadSignOn, SignIn};
 use atelier_domain::limits::{CLIENT_ID_BYTES_MAX, CLIENT_SECRET_BYTES_MAX, ISSUER_URL_BYTES_MAX, SIGN_ON_DOMAINS_MAX};
 use atelier_domain::{Digest, EmailDomain, PersonRole, TenantId, TenantName, Timestamp};
+use atelier_seal::Bound;
 use serde_json::json;
 
 use crate::audit::events::{REMOVE_SIGN_ON, SET_SIGN_ON};
 use crate::error::StoreError;
 use crate::key_cache::announce;
 use crate::open::Store;
-use crate::seal::Bound;
 use crate::sql::{Row, Transaction, values};
 
 /// What a tenant has said.
@@ -72,11 +72,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::TooLarge`], [`StoreError::TooMany`]; [`StoreError::NotFound`] once the tenant is deleted.
-    pub async fn set_sign_on(
-        &self,
-        grant: &Granted<ManageSignOn>,
-        new: NewSignOn,
-    ) -> Result<SignOnRecord, StoreError> {
+    pub async fn set_sign_on(&self, grant: &Granted<ManageSignOn>, new: NewSignOn) -> Result<SignOnRecord, StoreError> {
         const SQL: &str = "INSERT INTO sign_on (tenant_id, issuer, client_id, client_secret, domains, role, changed_at)
             VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (tenant_id) DO UPDATE SET issuer = excluded.issuer,
             client_id = excluded.client_id, client_secret = excluded.client_secret, domains = excluded.domains,

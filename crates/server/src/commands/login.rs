@@ -52,9 +52,7 @@ pub async fn log_in(data: &Path, args: LoginArgs, output: Output) -> Result<()> 
     if organization.is_empty() || !organization.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
         bail!("The name of an organization has lower-case letters, digits and hyphens.");
     }
-    let address = format!(
-        "{url}/sign-in?organization={organization}&port={port}&state={state}&challenge={challenge}"
-    );
+    let address = format!("{url}/sign-in?organization={organization}&port={port}&state={state}&challenge={challenge}");
     eprintln!("Sign in with your browser, and continue there if it shows {}:", Program::phrase(&challenge));
     eprintln!("  {address}");
     if !args.no_browser {
@@ -162,12 +160,7 @@ fn code_of(target: &str, state: &str) -> Option<String> {
 /// Asks the desktop for its browser; where there is none, the address is on the screen.
 fn open_browser(address: &str) {
     let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
-    let _ = Command::new(program)
-        .arg(address)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn();
+    let _ = Command::new(program).arg(address).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
 }
 
 #[cfg(test)]

@@ -88,7 +88,9 @@ pub async fn run(client: Client, command: SignOnCommand, output: Output) -> Resu
         SignOnCommand::Check { name } => {
             let checked = client.for_tenant(Some(&name)).get(&format!("{PATH}/check")).await?;
             output.result(&checked, || match checked["problem"].as_str() {
-                None => "The issuer answers as it must. People sign in at /sign-in, and with `atelier login`.".to_owned(),
+                None => {
+                    "The issuer answers as it must. People sign in at /sign-in, and with `atelier login`.".to_owned()
+                }
                 Some(problem) => problem.to_owned(),
             })?;
             if checked["ok"] == json!(true) { Ok(()) } else { anyhow::bail!("People of {name} cannot sign in.") }

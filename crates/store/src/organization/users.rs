@@ -140,11 +140,7 @@ pub(crate) async fn present(
 }
 
 /// The same outside of a transaction.
-pub(crate) async fn find(
-    control: &Database,
-    tenant: TenantId,
-    user: UserId,
-) -> Result<Option<UserRecord>, StoreError> {
+pub(crate) async fn find(control: &Database, tenant: TenantId, user: UserId) -> Result<Option<UserRecord>, StoreError> {
     control.fetch_optional(READ, values![tenant, user]).await?.as_ref().map(record_of).transpose()
 }
 
