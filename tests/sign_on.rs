@@ -159,7 +159,7 @@ fn a_person_signs_in_works_and_signs_out() {
     for event in ["sign_on.updated", "invite.accepted", "login.succeeded", "logout.succeeded"] {
         assert!(recorded.iter().any(|known| known == event), "{event}: {recorded:?}");
     }
-    assert_eq!(admin.get("/v1/organization/audit_logs/verification").ok()["valid"], json!(true));
+    assert_eq!(admin.get("/v1/organization/audit_logs/verification").ok()["whole"], json!(true));
     let log = world.log();
     assert!(!log.contains(CLIENT_SECRET) && !log.contains(&text) && !log.contains("code-0"), "{log}");
     assert!(!admin.get("/v1/organization/sign_on").text().contains("a secret of the test"));
@@ -271,18 +271,15 @@ fn keys_change_and_every_good_signature_counts() {
     }
     assert_eq!(issuer.count("/jwks"), 1, "keys are remembered");
     assert_eq!(issuer.count("/.well-known/openid-configuration"), 1, "and so is the document");
-    // A key that is not known is looked for, but not again and again.
+    // A key that is not known is looked for, but not again and again: one look, whatever comes until then.
     issuer.does(json!({"person": person, "rotation": 1}));
-    for _ in 0..3 {
-        assert_eq!(Browser::new().sign_in(&world, "acme").status, 403, "it was looked for just now");
-    }
-    assert_eq!(issuer.count("/jwks"), 1);
-    let waited = std::time::Instant::now();
+    let mut tries = 0;
     while Browser::new().sign_in(&world, "acme").status != 303 {
-        assert!(waited.elapsed().as_secs() < 60, "the new key is not found");
-        std::thread::sleep(std::time::Duration::from_secs(2));
+        tries += 1;
+        assert!(tries < 300, "the new key is not found");
+        std::thread::sleep(std::time::Duration::from_millis(500));
     }
-    assert_eq!(issuer.count("/jwks"), 2);
+    assert_eq!(issuer.count("/jwks"), 2, "after {tries} tries");
     // An issuer that wants the secret in the form gets it there.
     issuer.does(json!({
         "person": person, "rotation": 1, "document": {"token_endpoint_auth_methods_supported": ["client_secret_post"]},
