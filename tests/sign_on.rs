@@ -26,7 +26,8 @@ impl Browser {
     fn send(&self, method: &str, url: &str, headers: &[(&str, &str)], body: Option<&Value>) -> Answer {
         let host = host_of(url);
         let cookies = self.cookies.borrow();
-        let kept = cookies.iter().filter(|((of, _), _)| *of == host).map(|((_, name), value)| format!("{name}={value}"));
+        let kept =
+            cookies.iter().filter(|((of, _), _)| *of == host).map(|((_, name), value)| format!("{name}={value}"));
         let kept = kept.collect::<Vec<_>>().join("; ");
         drop(cookies);
         let mut request = self.http.request(method.parse().unwrap(), url);
@@ -122,13 +123,17 @@ fn a_person_signs_in_works_and_signs_out() {
 
     let done = browser.get(&browser.to_the_door(&format!("{url}/sign-in?organization=%20ACME&return_to=/v1/session")));
     assert_eq!((done.status, done.header("location")), (303, Some("/v1/session")), "{done:?}");
-    let cookies: Vec<_> = done.headers.iter().filter(|(name, _)| name == "set-cookie").map(|(_, value)| value).collect();
+    let cookies: Vec<_> =
+        done.headers.iter().filter(|(name, _)| name == "set-cookie").map(|(_, value)| value).collect();
     let session = cookies.iter().find(|cookie| cookie.starts_with("atelier-session=")).unwrap();
     assert!(session.contains("; HttpOnly; SameSite=Lax") && session.contains("Path=/"), "{session}");
     assert!(cookies.iter().any(|cookie| cookie.starts_with("atelier-sign-in-") && cookie.contains("Max-Age=0")));
 
     let me = browser.get(&format!("{url}/v1/session")).ok();
-    assert_eq!((&me["organization"], &me["email"], &me["role"]), (&json!("acme"), &json!("jo@example.com"), &json!("member")));
+    assert_eq!(
+        (&me["organization"], &me["email"], &me["role"]),
+        (&json!("acme"), &json!("jo@example.com"), &json!("member"))
+    );
     browser.get(&format!("{url}/v1/models")).ok();
     assert_eq!(browser.get(&format!("{url}/v1/keys")).status, 404, "a member manages no keys");
     let home = browser.get(&format!("{url}/sign-in"));
@@ -136,8 +141,11 @@ fn a_person_signs_in_works_and_signs_out() {
 
     // What changes or costs something is done by this server's own pages only.
     let ask = json!({"model": "atelier", "prompt": "def f(", "max_tokens": 2});
-    let complete = |headers: &[(&str, &str)]| browser.send("POST", &format!("{url}/v1/completions"), headers, Some(&ask));
-    for headers in [&[][..], &[("origin", "https://evil.example")], &[("sec-fetch-site", "cross-site")], &[("origin", "null")]] {
+    let complete =
+        |headers: &[(&str, &str)]| browser.send("POST", &format!("{url}/v1/completions"), headers, Some(&ask));
+    for headers in
+        [&[][..], &[("origin", "https://evil.example")], &[("sec-fetch-site", "cross-site")], &[("origin", "null")]]
+    {
         let refused = complete(headers);
         assert_eq!((refused.status, &refused.error()["code"]), (403, &json!("cross_site_request")), "{headers:?}");
     }
@@ -335,7 +343,8 @@ fn what_was_begun_elsewhere_ends_nowhere() {
 #[test]
 fn case_05_the_issuer_of_one_tenant_lets_nobody_into_another() {
     let (world, ours, theirs) = (world(), Issuer::start(), Issuer::start());
-    let (acme, evil) = (tenant(&world, "acme", &ours, &["example.com"]), tenant(&world, "evil", &theirs, &["example.com"]));
+    let (acme, evil) =
+        (tenant(&world, "acme", &ours, &["example.com"]), tenant(&world, "evil", &theirs, &["example.com"]));
     // The same subject and the same address, at an issuer of the attacker's own.
     for issuer in [&ours, &theirs] {
         issuer.does(json!({"person": issuer.person("s-1", "jo@example.com")}));
@@ -344,7 +353,10 @@ fn case_05_the_issuer_of_one_tenant_lets_nobody_into_another() {
     assert_eq!(victim.sign_in(&world, "acme").status, 303);
     assert_eq!(attacker.sign_in(&world, "evil").status, 303);
     let session = |browser: &Browser| browser.get(&format!("{}/v1/session", world.url())).ok();
-    assert_eq!((&session(&victim)["organization"], &session(&attacker)["organization"]), (&json!("acme"), &json!("evil")));
+    assert_eq!(
+        (&session(&victim)["organization"], &session(&attacker)["organization"]),
+        (&json!("acme"), &json!("evil"))
+    );
     assert_ne!(session(&victim)["user_id"], session(&attacker)["user_id"]);
     // Naming the other organization does not help.
     let claimed = attacker.send("GET", &format!("{}/v1/models", world.url()), &[("openai-organization", "acme")], None);
@@ -356,8 +368,11 @@ fn case_05_the_issuer_of_one_tenant_lets_nobody_into_another() {
         let browser = Browser::new();
         let door = browser.to_the_door(&format!("{url}/sign-in?organization=acme"));
         let state = door.split("state=").nth(1).unwrap().split('&').next().unwrap().to_owned();
-        let query = format!("client_id={CLIENT_ID}&response_type=code&code_challenge_method=S256&scope=openid\
-            &nonce={0}&code_challenge={0}&state={state}&redirect_uri={url}/sign-in/callback", "n".repeat(43));
+        let query = format!(
+            "client_id={CLIENT_ID}&response_type=code&code_challenge_method=S256&scope=openid\
+            &nonce={0}&code_challenge={0}&state={state}&redirect_uri={url}/sign-in/callback",
+            "n".repeat(43)
+        );
         let forged = browser.get(&format!("{}/authorize?{query}", theirs.url));
         let answer = browser.get(forged.header("location").unwrap());
         assert_eq!(answer.status, 403, "{name}: {answer:?}");
@@ -387,9 +402,18 @@ fn issuers_lie_where_the_operator_allows() {
         let body = json!({"issuer": issuer, "client_id": CLIENT_ID});
         admin.put("/v1/organization/sign_on", &body)
     };
-    for private in [issuer.url.as_str(), "https://127.0.0.1/", "https://10.0.0.1", "https://[::1]/", "https://169.254.169.254/",
-        "https://localhost:8443/", "http://id.example.com", "file:///etc/passwd", "", "https://jo:pw@id.example.com"]
-    {
+    for private in [
+        issuer.url.as_str(),
+        "https://127.0.0.1/",
+        "https://10.0.0.1",
+        "https://[::1]/",
+        "https://169.254.169.254/",
+        "https://localhost:8443/",
+        "http://id.example.com",
+        "file:///etc/passwd",
+        "",
+        "https://jo:pw@id.example.com",
+    ] {
         let answer = set(private);
         assert_eq!((answer.status, &answer.error()["param"]), (400, &json!("issuer")), "{private}: {answer:?}");
     }
@@ -402,7 +426,8 @@ fn issuers_lie_where_the_operator_allows() {
     let manager = admin.post("/v1/keys", &json!({"role": "admin", "scopes": ["manage"]})).ok();
     let manager = admin.with_key(manager["value"].as_str().unwrap());
     manager.get("/v1/organization/sign_on").ok();
-    let refused = manager.put("/v1/organization/sign_on", &json!({"issuer": "https://id.example.com", "client_id": "x"}));
+    let refused =
+        manager.put("/v1/organization/sign_on", &json!({"issuer": "https://id.example.com", "client_id": "x"}));
     assert_eq!(refused.status, 403, "{refused:?}");
     for wrong in [
         json!({"issuer": "https://id.example.com", "client_id": ""}),

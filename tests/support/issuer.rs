@@ -149,7 +149,9 @@ fn decode(text: &str) -> String {
 }
 
 fn encode(text: &str) -> String {
-    text.bytes().map(|byte| if byte.is_ascii_alphanumeric() { (byte as char).to_string() } else { format!("%{byte:02X}") }).collect()
+    text.bytes()
+        .map(|byte| if byte.is_ascii_alphanumeric() { (byte as char).to_string() } else { format!("%{byte:02X}") })
+        .collect()
 }
 
 fn pairs(text: &str) -> HashMap<String, String> {
@@ -272,7 +274,9 @@ impl State {
         let basic = format!("Basic {}", STANDARD.encode(format!("{}:{}", CLIENT_ID, form_encode(CLIENT_SECRET))));
         let in_form = self.told("document")["token_endpoint_auth_methods_supported"] == json!(["client_secret_post"]);
         let is_client = if in_form {
-            given("client_id") == CLIENT_ID && given("client_secret") == CLIENT_SECRET && request.authorization.is_none()
+            given("client_id") == CLIENT_ID
+                && given("client_secret") == CLIENT_SECRET
+                && request.authorization.is_none()
         } else {
             request.authorization.as_deref() == Some(&basic)
         };
