@@ -20,4 +20,5 @@ mod metrics;
 mod openai_client;
 mod people;
 mod secrecy;
+mod sign_on;
 mod tls;

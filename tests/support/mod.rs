@@ -6,14 +6,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 mod code;
+mod issuer;
 #[path = "../../crates/store/tests/store/postgres.rs"]
 mod postgres;
 mod server;
 mod user;
 
 pub use code::{Archive, Style, archive_of, archive_with, write_code};
+pub use issuer::{CLIENT_ID, CLIENT_SECRET, Issuer};
 pub use postgres::command as postgres_command;
-pub use server::{Command, Process, World, quick, shipped_base, start_run};
+pub use server::{Command, Process, World, atelier, quick, shipped_base, start_run};
 pub use user::{Answer, User, client_trusting, http, runtime};
 
 /// How long [`wait_until`] waits for what a busy machine does in a moment.

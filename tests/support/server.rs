@@ -23,7 +23,8 @@ const POLL: Duration = Duration::from_millis(50);
 /// Bytes of a server's log that a failed test shows.
 const LOG_SHOWN_BYTES: usize = 4_000;
 /// Variables that would make a child find another server, folder or base than the test's.
-const OUR_VARIABLES: [&str; 14] = [
+const OUR_VARIABLES: [&str; 15] = [
+    "XDG_CONFIG_HOME",
     "ATELIER_DATA",
     "ATELIER_DATABASE",
     "ATELIER_DATABASE_OWNER",
@@ -102,7 +103,8 @@ impl Command {
     }
 }
 
-fn atelier() -> std::process::Command {
+/// The binary, which finds nothing by the environment.
+pub fn atelier() -> std::process::Command {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_atelier"));
     for name in OUR_VARIABLES {
         command.env_remove(name);

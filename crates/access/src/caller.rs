@@ -54,7 +54,7 @@ pub(crate) struct Holder {
 /// [`Denied::Suspended`] when all is right but the tenant is suspended.
 pub fn verify(key: &ApiKey, record: &KeyRecord, pepper: &Pepper, now: Timestamp) -> Result<Caller, Denied> {
     let same_secret = bool::from(key.secret_hash(pepper).ct_eq(&record.secret_hash));
-    let same_key = *key.public_id() == record.public_id && key.kind() == KeyKind::of(record.role);
+    let same_key = *key.public_id() == record.public_id && key.kind() == record.kind();
     if same_secret && same_key { stands_for(record, now) } else { Err(Denied::NotAuthenticated) }
 }
 
@@ -218,6 +218,15 @@ impl Caller {
         }
     }
 
+    /// What the caller is to its tenant, by its key.
+    #[must_use]
+    pub fn role(&self) -> Option<Role> {
+        match self.0 {
+            Who::Tenant(ref holder) => Some(holder.role),
+            Who::Anonymous | Who::System(_) | Who::Operator { .. } | Who::Invited { .. } => None,
+        }
+    }
+
     /// The project that the key belongs to.
     #[must_use]
     pub fn project(&self) -> Option<ProjectId> {
@@ -274,7 +283,7 @@ impl fmt::Display for Caller {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::KEY_RANDOM_BYTES;
+    use crate::key::{KEY_RANDOM_BYTES, KeyPurpose};
     use atelier_domain::Scope;
 
     const NOW: Timestamp = Timestamp::from_seconds(1_000);
@@ -294,6 +303,7 @@ mod tests {
             tenant,
             name: None,
             role,
+            purpose: KeyPurpose::Key,
             scopes: Scopes::ALL,
             project: None,
             owner: None,
@@ -327,6 +337,24 @@ mod tests {
         check(|record| record.role = Role::Operator, false);
         check(|record| (record.role, record.tenant) = (Role::Operator, None), false);
         check(|record| record.public_id = "0000000000000000".parse().unwrap(), false);
+    }
+
+    #[test]
+    fn a_session_is_no_key_and_a_key_no_session() {
+        let kinds = [KeyKind::Tenant, KeyKind::Session, KeyKind::Code, KeyKind::Invite];
+        for kind in kinds {
+            let text = ApiKey::generate(kind, [5; KEY_RANDOM_BYTES]);
+            for purpose in KeyPurpose::ALL {
+                let stored = KeyRecord { purpose, ..record(&text, Role::Member, Some(tenant())) };
+                let expected = match purpose {
+                    KeyPurpose::Session => kind == KeyKind::Session,
+                    KeyPurpose::Key | KeyPurpose::Login => kind == KeyKind::Tenant,
+                };
+                assert_eq!(verify(&text, &stored, &pepper(), NOW).is_ok(), expected, "{kind:?} as {purpose:?}");
+            }
+            assert!(text.has_hash(&text.secret_hash(&pepper()), &pepper()));
+            assert!(!text.has_hash(&text.secret_hash(&pepper()), &Pepper::new([4; 32])));
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The text of an API key: `atl_<o|t>_<public id>_<secret><checksum>`. The secret of an invite is of the same form, with
-//! the letter `i`, and is kept and checked in the same way.
+//! the letter `i`, and is kept and checked in the same way; so are a browser's session (`s`), and what a program fetches
+//! its key with after signing in (`c`).
 //!
 //! The public id finds the key's row; the secret proves possession; the checksum lets a secret scanner, and us, tell a
 //! key from noise without a look-up. Only a keyed hash of the secret is ever stored.
@@ -10,6 +11,7 @@ use std::str::FromStr;
 use atelier_domain::{
     InviteId, KeyId, Label, ParseError, ProjectId, Role, Scopes, ServiceAccountId, TenantId, Timestamp, UserId,
 };
+use subtle::ConstantTimeEq;
 
 /// Random bytes that a key takes: 11 for the public id, 32 for the secret.
 pub const KEY_RANDOM_BYTES: usize = PUBLIC_ID_RANDOM_BYTES + SECRET_RANDOM_BYTES;
@@ -40,10 +42,14 @@ pub enum KeyKind {
     Tenant,
     /// Somebody who is invited by a tenant: good for accepting, once.
     Invite,
+    /// A browser in which a person of one tenant signed in.
+    Session,
+    /// A program for which a person signed in: good for fetching its key, once.
+    Code,
 }
 
 impl KeyKind {
-    const ALL: [Self; 3] = [Self::Operator, Self::Tenant, Self::Invite];
+    const ALL: [Self; 5] = [Self::Operator, Self::Tenant, Self::Invite, Self::Session, Self::Code];
 
     /// The kind of key that a role has.
     #[must_use]
@@ -59,6 +65,8 @@ impl KeyKind {
             Self::Operator => "o",
             Self::Tenant => "t",
             Self::Invite => "i",
+            Self::Session => "s",
+            Self::Code => "c",
         }
     }
 }
@@ -178,6 +186,12 @@ impl ApiKey {
         *hasher.finalize().as_bytes()
     }
 
+    /// Whether this is what was stored of the secret; it takes the same time wherever they differ.
+    #[must_use]
+    pub fn has_hash(&self, stored: &[u8; 32], pepper: &Pepper) -> bool {
+        self.secret_hash(pepper).ct_eq(stored).into()
+    }
+
     fn checked_part(&self) -> String {
         format!("{BRAND}_{}_{}_{}", self.kind.letter(), self.public_id, self.secret)
     }
@@ -235,6 +249,8 @@ pub struct KeyRecord {
     pub name: Option<Label>,
     /// What the key may be.
     pub role: Role,
+    /// What it is for.
+    pub purpose: KeyPurpose,
     /// What of the role's rights it has.
     pub scopes: Scopes,
     /// The project that its use is counted for.
@@ -254,10 +270,55 @@ pub struct KeyRecord {
 }
 
 impl KeyRecord {
+    /// The kind of text that the key has.
+    #[must_use]
+    pub fn kind(&self) -> KeyKind {
+        match self.purpose {
+            KeyPurpose::Session => KeyKind::Session,
+            KeyPurpose::Key | KeyPurpose::Login => KeyKind::of(self.role),
+        }
+    }
+
     /// Whether the key is good for anything at this time.
     #[must_use]
     pub fn lives_at(&self, now: Timestamp) -> bool {
         [self.expires_at, self.revoked_at].into_iter().flatten().all(|end| now < end)
+    }
+}
+
+/// What a key is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum KeyPurpose {
+    /// For whatever whoever made it wants.
+    #[default]
+    Key,
+    /// For a browser in which somebody signed in; sent as a cookie only.
+    Session,
+    /// For a command line or an editor for which somebody signed in.
+    Login,
+}
+
+impl KeyPurpose {
+    /// Every one of them.
+    pub const ALL: [Self; 3] = [Self::Key, Self::Session, Self::Login];
+
+    /// Its name on every interface.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Key => "key",
+            Self::Session => "session",
+            Self::Login => "login",
+        }
+    }
+}
+
+impl FromStr for KeyPurpose {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let known = Self::ALL.into_iter().find(|known| known.as_str() == text);
+        known.ok_or(ParseError { what: "purpose of a key", reason: "key, session or login" })
     }
 }
 
@@ -322,7 +383,13 @@ mod tests {
 
     #[test]
     fn the_text_keeps_its_published_shape() {
-        for (kind, letter) in [(KeyKind::Operator, "o"), (KeyKind::Tenant, "t"), (KeyKind::Invite, "i")] {
+        for (kind, letter) in [
+            (KeyKind::Operator, "o"),
+            (KeyKind::Tenant, "t"),
+            (KeyKind::Invite, "i"),
+            (KeyKind::Session, "s"),
+            (KeyKind::Code, "c"),
+        ] {
             let text = ApiKey::generate(kind, EXAMPLE).reveal();
             let parts: Vec<&str> = text.split('_').collect();
             assert_eq!((parts[0], parts[1], parts[2].len(), parts[3].len()), ("atl", letter, 16, 49));

@@ -17,7 +17,7 @@ pub mod witness;
 
 pub use caller::{Caller, verify, verify_invite};
 pub use granted::{Granted, KeyRights};
-pub use key::{ApiKey, InviteSecret, KeyKind, KeyOwner, KeyRecord, Pepper, PublicId};
+pub use key::{ApiKey, InviteSecret, KeyKind, KeyOwner, KeyPurpose, KeyRecord, Pepper, PublicId};
 pub use policy::Standing;
 pub use right::{Action, Right};
 pub use witness::Witness;

@@ -141,7 +141,9 @@ pub fn allows(standing: Standing, action: Action) -> bool {
             | A::MoveAlias
             | A::ManageKeys
             | A::ManageOrganization
-            | A::Appoint,
+            | A::Appoint
+            | A::ReadSignOn
+            | A::ManageSignOn,
         ) => true,
         (S::Admin, _) => false,
 
@@ -154,7 +156,8 @@ pub fn allows(standing: Standing, action: Action) -> bool {
         (S::Operator, A::CreateTenant | A::ListTenants | A::ReadOperatorAudit | A::CorrectUsage) => true,
         (S::Operator | S::OperatorActing, _) => false,
 
-        // A worker reads what it learns from and writes what it learned; loading adapters serves requests.
+        // A worker reads what it learns from and writes what it learned; loading adapters serves requests; signing in is
+        // what nobody has a key for yet.
         (
             S::System,
             A::WorkJobs
@@ -165,6 +168,8 @@ pub fn allows(standing: Standing, action: Action) -> bool {
             | A::ReadTenant
             | A::LoadAdapter
             | A::JoinOrganization
+            | A::SignIn
+            | A::FindSignOn
             | A::Meter,
         ) => true,
         (S::System, _) => false,

@@ -165,6 +165,12 @@ rights! {
         Appoint => "appoint" in Delegate,
         /// Become one of the tenant's people: by an invite, or because an issuer that the tenant trusts says who it is.
         JoinOrganization => "join_organization" in Manage,
+        /// See which issuer the tenant trusts to say who its people are.
+        ReadSignOn => "read_sign_on" in Manage,
+        /// Say which issuer the tenant trusts, and whom of those that it vouches for: who may, lets people in.
+        ManageSignOn => "manage_sign_on" in Delegate,
+        /// Let in whom the tenant's issuer vouches for, and out again.
+        SignIn => "sign_in" in Manage,
         /// Change the tenant's plan, or delete it.
         ManageTenant => "manage_tenant" in Operate,
         /// Carry out a job that was claimed for the tenant.
@@ -181,6 +187,8 @@ rights! {
         ReadOperatorAudit => "read_operator_audit" in Operate,
         /// Correct the ledger by a new row.
         CorrectUsage => "correct_usage" in Operate,
+        /// Find the tenant whose people somebody says to be one of, and what it was that one began.
+        FindSignOn => "read_sign_on_by_name" in Operate,
         /// Claim the next job, whosever it is.
         WorkJobs => "work_jobs" in Operate,
     }

@@ -1,7 +1,7 @@
 //! What callers and keys tell about themselves: nothing else in the program decides who somebody is.
 
 use atelier_access::key::KEY_RANDOM_BYTES;
-use atelier_access::{ApiKey, Caller, KeyKind, KeyOwner, KeyRecord, Pepper, PublicId, verify};
+use atelier_access::{ApiKey, Caller, KeyKind, KeyOwner, KeyPurpose, KeyRecord, Pepper, PublicId, verify};
 use atelier_domain::{KeyId, ProjectId, Role, Scopes, TenantId, Timestamp, UserId};
 
 const NOW: Timestamp = Timestamp::from_seconds(1_000);
@@ -23,6 +23,7 @@ fn record(role: Role) -> KeyRecord {
         tenant: (role != Role::Operator).then(|| TenantId::generate(NOW, [2; 10])),
         name: None,
         role,
+        purpose: KeyPurpose::Key,
         scopes: Scopes::ALL,
         project: (role != Role::Operator).then(|| ProjectId::generate(NOW, [3; 10])),
         owner: (role != Role::Operator).then(|| KeyOwner::User(UserId::generate(NOW, [4; 10]))),

@@ -1,4 +1,4 @@
-//! Key → who. The only place where a request's identity comes from; a body, a query or a foreign header never names
+//! Key, or browser's session → who. The only place where a request's identity comes from; a body, a query or a foreign header never names
 //! a tenant.
 
 use atelier_access::Caller;
@@ -18,8 +18,14 @@ impl FromRequestParts<AppState> for Authenticated {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        let key = bearer(&parts.headers)?;
-        let caller = state.platform.authenticate(key).await?;
+        let caller =
+            match (parts.headers.contains_key(header::AUTHORIZATION), with_session(state, &parts.headers).await) {
+                (false, Some(caller)) => {
+                    state.site.must_be_own(&parts.method, &parts.headers)?;
+                    caller?
+                }
+                _ => state.platform.authenticate(bearer(&parts.headers)?).await?,
+            };
         let Some(organization) = parts.headers.get(ORGANIZATION_HEADER) else { return Ok(Self(caller)) };
         let organization = organization.to_str().map_err(|_| {
             ApiError::invalid(
@@ -30,6 +36,15 @@ impl FromRequestParts<AppState> for Authenticated {
         })?;
         Ok(Self(state.platform.acting_for(&caller, organization).await?))
     }
+}
+
+/// Who the browser's session is, where it sends one and no key.
+pub async fn with_session(state: &AppState, headers: &HeaderMap) -> Option<Result<Caller, ApiError>> {
+    if headers.contains_key(header::AUTHORIZATION) {
+        return None;
+    }
+    let session = state.site.session(headers)?;
+    Some(state.platform.authenticate_session(session).await.map_err(ApiError::from))
 }
 
 fn bearer(headers: &HeaderMap) -> Result<&str, ApiError> {

@@ -131,7 +131,7 @@ impl Endpoint {
         match self.operation.split('_').next().unwrap_or_default() {
             "create" | "cancel" | "rotate" | "modify" | "archive" | "accept" => "post",
             "update" => "patch",
-            "move" => "put",
+            "move" | "set" => "put",
             "delete" => "delete",
             _ => "get",
         }

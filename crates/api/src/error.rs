@@ -74,6 +74,11 @@ impl ApiError {
         Self { status, body: ErrorBody { error: detail }, retry_after_ms: None }
     }
 
+    /// The status, for a page.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// The envelope, for an error frame inside a stream whose status is already sent.
     pub fn body(&self) -> &ErrorBody {
         &self.body

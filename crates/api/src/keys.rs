@@ -66,6 +66,8 @@ pub struct KeyObject {
     pub name: Option<String>,
     /// `admin`, `member`, `service` or `reader`.
     pub role: &'static str,
+    /// `key`; `session` for a browser's by signing in, `login` for a program's.
+    pub purpose: &'static str,
     /// What of the role's rights it has; null for all of them.
     pub scopes: Option<Vec<&'static str>>,
     /// The project that its use is counted for.
@@ -178,6 +180,7 @@ pub fn key_object(key: KeySummary) -> KeyObject {
         object: "api_key",
         name: key.name.map(|name| name.to_string()),
         role: key.role.as_str(),
+        purpose: key.purpose.as_str(),
         scopes: (key.scopes != Scopes::ALL).then(|| key.scopes.iter().map(Scope::as_str).collect()),
         project_id: key.project.map(|project| project.to_string()),
         user_id: user,

@@ -1,6 +1,7 @@
 //! The HTTP face of Atelier: OpenAI-compatible completions, and our own resources around them.
 //!
-//! Reading order: `router` lists every endpoint once; `caller` turns a key into who; one file per resource turns
+//! Reading order: `router` lists every endpoint once; `caller` turns a key, or a
+//! browser's session, into who, and `site` says what browsers keep; one file per resource turns
 //! JSON into a checked request, asks `platform`, and shapes the answer; `stream` writes server-sent events;
 //! `matrix` says which roles each endpoint lets in.
 //!
@@ -27,6 +28,9 @@ mod openapi;
 mod organization;
 mod refusal;
 mod runs;
+mod sign_in;
+mod sign_on;
+mod site;
 mod sources;
 mod state;
 mod stream;

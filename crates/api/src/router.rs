@@ -15,15 +15,17 @@ use tower_http::timeout::{RequestBodyDeadlineLayer, RequestBodyTimeoutLayer};
 use crate::endpoint::{Access, Endpoint};
 use crate::error::ApiError;
 use crate::metrics::{self, Metrics};
+use crate::site::{CALLBACK_PATH, Site};
 use crate::state::AppState;
 use crate::{
-    audit, completions, health, keys, models, observe, openapi, organization, runs, sources, tenants, usage, versions,
+    audit, completions, health, keys, models, observe, openapi, organization, runs, sign_in, sign_on, sources, tenants,
+    usage, versions,
 };
 
 /// Every endpoint of the server.
 pub fn endpoints() -> Vec<Endpoint> {
     let own = [completing(), learning(), serving(), managing(), organization::endpoints()];
-    own.into_iter().chain([auditing(), operating(), anybodys()]).flatten().collect()
+    own.into_iter().chain([signing_in(), auditing(), operating(), anybodys()]).flatten().collect()
 }
 
 fn completing() -> Vec<Endpoint> {
@@ -139,6 +141,53 @@ fn managing() -> Vec<Endpoint> {
     ]
 }
 
+fn signing_in() -> Vec<Endpoint> {
+    use Access::{Anyone, Tenant, TenantAdmin};
+    vec![
+        Endpoint::new("get_sign_on", TenantAdmin, get(sign_on::get_sign_on), "/v1/organization/sign_on")
+            .about("Which issuer the tenant trusts to say who its people are")
+            .gives::<sign_on::SignOnObject>(StatusCode::OK),
+        Endpoint::new("set_sign_on", TenantAdmin, put(sign_on::set_sign_on), "/v1/organization/sign_on")
+            .about("Trusts an issuer (OpenID Connect); with another one than before, everybody must sign in anew")
+            .takes::<sign_on::SetSignOnRequest>()
+            .gives::<sign_on::SignOnObject>(StatusCode::OK),
+        Endpoint::new("delete_sign_on", TenantAdmin, delete(sign_on::delete_sign_on), "/v1/organization/sign_on")
+            .about("Trusts no issuer any more; sessions, and keys by signing in, end within a second")
+            .gives::<crate::wire::Deleted>(StatusCode::OK),
+        Endpoint::new("check_sign_on", TenantAdmin, get(sign_on::check_sign_on), "/v1/organization/sign_on/check")
+            .about("Asks the issuer whether people can sign in, and says what is wrong")
+            .gives::<sign_on::SignOnCheckObject>(StatusCode::OK),
+        Endpoint::new("get_session", Tenant, get(sign_in::get_session), "/v1/session")
+            .about("Who the caller is, by a browser's session or by a key")
+            .gives::<sign_in::SessionObject>(StatusCode::OK),
+        Endpoint::new("delete_session", Tenant, delete(sign_in::delete_session), "/v1/session")
+            .about("Signs out: ends the session, or the key that came by signing in")
+            .gives::<sign_in::SignedOutObject>(StatusCode::OK),
+        Endpoint::new("create_login_key", Anyone, post(sign_in::create_login_key), "/v1/sign_in/keys")
+            .about("The key of a program for which somebody signed in, for the code that the browser brought")
+            .takes::<sign_in::CreateLoginKeyRequest>()
+            .gives::<sign_in::LoginKeyObject>(StatusCode::CREATED),
+        Endpoint::new("read_sign_in", Anyone, get(sign_in::read_sign_in), "/sign-in")
+            .about("A page that asks for an organization's name; with it, the way to the organization's issuer")
+            .query("organization", "The organization's name")
+            .query("return_to", "A path of this server to go on to")
+            .query("port", "For a program: the port on 127.0.0.1 where it waits for the code")
+            .query("state", "For a program: what it knows its answer by")
+            .query("challenge", "For a program: the hash of what it will show (RFC 7636, S256)")
+            .gives_bytes("text/html"),
+        Endpoint::new("read_sign_in_answer", Anyone, get(sign_in::read_sign_in_answer), CALLBACK_PATH)
+            .about("Where an issuer sends the browser back to: gives it a session, or a program its code")
+            .query("state", "Of the sign-in that the browser began")
+            .query("code", "What is exchanged for the ID token")
+            .query("iss", "The issuer that answers (RFC 9207)")
+            .query("error", "Why the issuer let nobody in")
+            .gives_bytes("text/html"),
+        Endpoint::new("create_sign_out", Anyone, post(sign_in::create_sign_out), "/sign-out")
+            .about("Ends the browser's session")
+            .gives_bytes("text/html"),
+    ]
+}
+
 fn auditing() -> Vec<Endpoint> {
     use Access::{Operator, TenantAdmin};
     // As OpenAI's API has it, for both trails.
@@ -232,9 +281,9 @@ fn anybodys() -> Vec<Endpoint> {
     ]
 }
 
-/// The whole server as one router, which counts in `metrics`.
-pub fn router(platform: Platform, metrics: Arc<Metrics>) -> Router {
-    let state = AppState { platform, metrics };
+/// The whole server as one router, which counts in `metrics`; `url` is what browsers call it.
+pub fn router(platform: Platform, metrics: Arc<Metrics>, url: &str) -> Router {
+    let state = AppState { platform, site: Site::new(url), metrics };
     let routes = endpoints()
         .into_iter()
         .fold(Router::new(), Endpoint::mount)

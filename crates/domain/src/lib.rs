@@ -27,7 +27,7 @@ pub use ids::{
 };
 pub use money::{MicroUnits, TokenCounts, TokenPrice};
 pub use names::{Label, ModelName, Suffix, TenantName};
-pub use people::{Email, PersonRole, ProjectRole};
+pub use people::{Email, EmailDomain, PersonRole, ProjectRole};
 pub use plan::Plan;
 pub use role::{Role, Scope, Scopes};
 pub use separation::Separation;

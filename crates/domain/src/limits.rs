@@ -232,6 +232,56 @@ pub const AUDIT_NOTES_QUEUE_MAX: usize = 256;
 /// Values of one filter of the trail: as many as fit a readable address.
 pub const AUDIT_FILTER_VALUES_MAX: usize = 100;
 
+// Sign-on.
+
+/// Bytes of an issuer's address, or of one that its document names.
+pub const ISSUER_URL_BYTES_MAX: usize = 512;
+/// Bytes of the id under which an issuer knows Atelier.
+pub const CLIENT_ID_BYTES_MAX: usize = 512;
+/// Bytes of the secret that goes with it.
+pub const CLIENT_SECRET_BYTES_MAX: usize = 1_024;
+/// Domains of email addresses from which people may come by themselves: those of a company and its daughters.
+pub const SIGN_ON_DOMAINS_MAX: usize = 50;
+/// Bytes of an issuer's document, which large ones fill with 10 KiB.
+pub const ISSUER_DOCUMENT_BYTES_MAX: usize = 64 << 10;
+/// Bytes of an issuer's keys: dozens, with certificates that nobody asked for.
+pub const ISSUER_KEYS_BYTES_MAX: usize = 256 << 10;
+/// Keys of one issuer: more than a rotation needs.
+pub const ISSUER_KEYS_MAX: usize = 64;
+/// Bytes of an issuer's answer to a code: three tokens, one of them with hundreds of groups.
+pub const ISSUER_ANSWER_BYTES_MAX: usize = 128 << 10;
+/// How long an issuer may take for one answer: somebody waits before a browser.
+pub const ISSUER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long what an issuer says of itself is believed without looking again.
+pub const ISSUER_CACHE_TIME: Duration = Duration::from_secs(600);
+/// Time between two looks for a key that an issuer did not have before.
+pub const ISSUER_KEYS_REFETCH_INTERVAL: Duration = Duration::from_secs(30);
+/// Issuers whose document and keys are remembered, about 20 KiB each.
+pub const ISSUERS_CACHED_MAX: usize = 256;
+/// Requests to all issuers at once.
+pub const ISSUER_REQUESTS_MAX: usize = 32;
+/// Requests to one issuer at once: one that hangs leaves room for the others.
+pub const ISSUER_REQUESTS_EACH_MAX: usize = 8;
+/// How far an issuer's clock may be from ours.
+pub const ISSUER_CLOCK_SKEW: Duration = Duration::from_secs(60);
+/// How long signing in may take: a forgotten password and a second factor.
+pub const SIGN_IN_TIME_MAX: Duration = Duration::from_secs(600);
+/// How long a program on somebody's machine may take to fetch its key: until a page was read and a button pressed.
+pub const SIGN_IN_CODE_TIME_MAX: Duration = Duration::from_secs(300);
+/// Refused sign-ins of one tenant that are written into its audit trail in a minute; the others are counted by metrics.
+pub const SIGN_IN_REFUSALS_NOTED_MAX: u32 = 10;
+/// How long a browser may do nothing before its session ends: a meeting and lunch.
+pub const SESSION_IDLE_MAX: Duration = Duration::from_secs(2 * 60 * 60);
+/// How long a browser's session lasts at most: a working day, until the issuer is asked again.
+pub const SESSION_LIFETIME: Duration = Duration::from_secs(12 * 60 * 60);
+/// How long the key lives that signing in gives to a command line or an editor: asked for once a day.
+pub const LOGIN_KEY_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+/// Living sessions of one person, and as many keys by signing in: browsers and machines that one forgets; past it the
+/// oldest ends.
+pub const SESSIONS_PER_USER_MAX: usize = 20;
+/// How long keys by signing in are still listed after their end: for whoever asks what they were.
+pub const SIGN_IN_KEYS_KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
 // Storage.
 
 /// Tenants' database files open at once: each costs up to three threads and file handles.
@@ -286,5 +336,8 @@ const _: () = {
         SOURCE_ARCHIVE_BYTES_MAX as u64 <= REQUEST_BODY_TIMEOUT.as_secs() * 125_000,
         "an archive comes in at 1 Mbit/s"
     );
+    assert!(ISSUER_REQUESTS_EACH_MAX * 2 <= ISSUER_REQUESTS_MAX, "one issuer leaves room for others");
+    assert!(SESSION_IDLE_MAX.as_secs() <= SESSION_LIFETIME.as_secs());
+    assert!(KEY_LAST_USED_INTERVAL.as_secs() * 10 <= SESSION_IDLE_MAX.as_secs(), "a session in use never looks idle");
     assert!(TENANT_REQUESTS_MAX * 4 <= CONNECTIONS_MAX, "one tenant's streams leave room for others");
 };

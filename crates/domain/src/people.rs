@@ -19,6 +19,46 @@ impl Email {
     }
 }
 
+impl Email {
+    /// What stands behind the @.
+    #[must_use]
+    pub fn domain(&self) -> EmailDomain {
+        EmailDomain(self.0.split_once('@').map(|(_, domain)| domain).unwrap_or_default().to_owned())
+    }
+}
+
+/// The part of addresses that a company has for itself, in small letters.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EmailDomain(String);
+
+impl EmailDomain {
+    /// The domain as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for EmailDomain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for EmailDomain {
+    type Err = ParseError;
+
+    /// What may stand behind the @ of an [`Email`]; a domain does not stand for those beneath it.
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let text = text.trim().to_ascii_lowercase();
+        if text.len() <= EMAIL_BYTES_MAX && is_domain(&text) {
+            Ok(Self(text))
+        } else {
+            Err(ParseError { what: "domain", reason: "an ASCII domain such as example.com" })
+        }
+    }
+}
+
 impl fmt::Display for Email {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -165,6 +205,16 @@ mod tests {
         );
         check(&format!("{}@example.com", "a".repeat(EMAIL_LOCAL_BYTES_MAX + 1)), None);
         check(&format!("jo@{}com", "a.".repeat(EMAIL_BYTES_MAX / 2)), None);
+    }
+
+    #[test]
+    fn a_domain_is_what_stands_behind_the_at() {
+        let email: Email = "Jo@Mail.Example.Com".parse().unwrap();
+        assert_eq!(email.domain(), " MAIL.example.com".parse().unwrap());
+        assert_ne!(email.domain(), "example.com".parse().unwrap(), "one does not stand for those beneath");
+        for text in ["", "com", "@example.com", "*.example.com", "exa mple.com", "example.com.", "exämple.com"] {
+            assert!(text.parse::<EmailDomain>().is_err(), "{text:?}");
+        }
     }
 
     #[test]

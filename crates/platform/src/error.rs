@@ -55,6 +55,14 @@ pub enum PlatformError {
     /// The tenant is suspended.
     #[error("This organization is suspended. Nothing of it is lost; ask whoever runs this server to resume it.")]
     Suspended,
+    /// Somebody was not signed in.
+    #[error("{message}")]
+    SignIn {
+        /// Why, and what to do next.
+        message: String,
+        /// A stable word for programs.
+        code: &'static str,
+    },
     /// Not there, or not the caller's to see.
     #[error("{message}")]
     NotFound {
@@ -221,6 +229,7 @@ impl PlatformError {
             Self::Source(_) => ErrorKind::InvalidRequest { param: None, code: Some("invalid_source") },
             Self::NotAuthenticated | Self::KeyEnded => ErrorKind::NotAuthenticated,
             Self::Suspended => ErrorKind::Forbidden { code: "organization_suspended" },
+            Self::SignIn { code, .. } => ErrorKind::Forbidden { code },
             Self::OutOfScope { .. } => ErrorKind::Forbidden { code: "insufficient_scope" },
             Self::BeyondRole { .. } => ErrorKind::Forbidden { code: "insufficient_role" },
             Self::NotFound { code, .. } => ErrorKind::NotFound { code },
@@ -322,6 +331,7 @@ impl From<StoreError> for PlatformError {
         match error {
             StoreError::Denied(denied) => denied.into(),
             StoreError::NotFound { .. } => Self::not_found(),
+            StoreError::SignIn(refused) => crate::sign_in::refused(refused),
             StoreError::Organization(conflict) => organization_conflict(conflict),
             StoreError::NameTaken => Self::Conflict {
                 message: "A tenant of that name exists already. Choose another name.".to_owned(),

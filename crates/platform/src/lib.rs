@@ -3,7 +3,7 @@
 //!
 //! Layout, in reading order: [`platform`] opens and closes everything; [`completions`] tells a request's story (the
 //! steps lie in `models`, `limits`, `metering` and `stream`, and `watch` cuts it when its key ends); [`tenants`],
-//! [`organization`] (projects, people, machines), [`keys`], [`sources`], [`learn`] (runs), [`versions`], [`usage`] and [`audit`] are the other resources; `adapters` lends tenants' adapters to an engine that knows digests only; `worker` claims jobs
+//! [`organization`] (projects, people, machines), [`sign_on`] (whom a tenant trusts to say who its people are) and [`sign_in`] (how they come in), [`keys`], [`sources`], [`learn`] (runs), [`versions`], [`usage`] and [`audit`] are the other resources; `adapters` lends tenants' adapters to an engine that knows digests only; `worker` claims jobs
 //! and `pipeline` carries them out.
 //!
 //! Invariants:
@@ -25,6 +25,8 @@ mod models;
 pub mod organization;
 pub mod pipeline;
 pub mod platform;
+pub mod sign_in;
+pub mod sign_on;
 pub mod sources;
 mod stream;
 pub mod tenants;
@@ -36,6 +38,7 @@ mod worker;
 
 pub use atelier_engine::{EngineOptions, FinishReason};
 pub use atelier_model::{Adapter, AdapterFiles, Model, Tier, WeightFormat};
+pub use atelier_signon::flow::{challenge as pkce_challenge, random_text as random_secret};
 pub use atelier_store::{
     Aliases, AuditPage, AuditQuery, AuditRecord, Break, BucketWidth, ChainReport, CreatedInvite, CreatedKey,
     DatabaseOptions, DatabaseUrls, Erasure, EventType, HeldKey, Holder, InviteRecord, Joined, KeyOrder, KeyQuery,
@@ -58,6 +61,8 @@ pub use platform::{
     BaseInfo, Opened, Platform, PlatformOptions, PlatformStats, Readiness, inspect_base, inspect_root_key,
     inspect_walls, rotate_keys,
 };
+pub use sign_in::{Answer, BeginSignIn, BegunSignIn, FinishSignIn, LoginKey, Program, SignedIn};
+pub use sign_on::{SetSignOn, SignOnRecord};
 pub use stream::{CompletionEvent, CompletionStream, TokenLogprobText, Usage};
 pub use tenants::{CreatedTenant, TenantChange};
 pub use versions::{ListedVersion, VersionList};

@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use crate::adapters::{Adapters, domain_digest};
 use crate::error::PlatformError;
 use crate::limits::Limits;
+use crate::sign_on::SignOnService;
 use crate::training_base::TrainingBase;
 use crate::watch::{self, OpenStreams};
 use crate::worker::{self, RunningJobs};
@@ -43,6 +44,8 @@ pub struct PlatformOptions {
     pub threads: usize,
     /// The engine's sizes.
     pub engine: EngineOptions,
+    /// Whether issuers of tenants may lie at addresses that are not public: in the operator's own network, or here.
+    pub private_issuers: bool,
     /// Folders of the server beneath which a source may lie.
     pub source_roots: Vec<PathBuf>,
     /// Runs worked on at once in this process; 0 leaves them to another one.
@@ -63,6 +66,7 @@ impl PlatformOptions {
             tier: None,
             threads: thread::available_parallelism().map_or(1, usize::from),
             engine: EngineOptions::default(),
+            private_issuers: false,
             source_roots: Vec::new(),
             workers: 1,
         }
@@ -179,6 +183,7 @@ struct Inner {
     limits: Arc<Limits>,
     followers: Arc<Limits>,
     training_base: TrainingBase,
+    sign_on: SignOnService,
     source_roots: Vec<PathBuf>,
     /// Archives and folders that are being read.
     inspections: Semaphore,
@@ -236,6 +241,7 @@ impl Platform {
             adapters,
             limits: Arc::new(Limits::of_requests()),
             followers: Arc::new(Limits::of_followers()),
+            sign_on: SignOnService::new(options.private_issuers),
             source_roots: options.source_roots,
             inspections: Semaphore::new(limits::SOURCE_INSPECTIONS_MAX),
             audit_checks: Semaphore::new(limits::AUDIT_CHECKS_MAX),
@@ -365,6 +371,10 @@ impl Platform {
 
     pub(crate) fn followers(&self) -> &Arc<Limits> {
         &self.inner.followers
+    }
+
+    pub(crate) fn sign_on(&self) -> &SignOnService {
+        &self.inner.sign_on
     }
 
     pub(crate) fn source_roots(&self) -> &[PathBuf] {

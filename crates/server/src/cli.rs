@@ -11,6 +11,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use crate::client::Place;
 use crate::commands::audit::AuditCommand;
 use crate::commands::key::KeyCommand;
+use crate::commands::login::LoginArgs;
 use crate::commands::organization::{InviteCommand, ProjectCommand, UserCommand};
 use crate::commands::runs::RunsArgs;
 use crate::commands::tenant::TenantCommand;
@@ -31,7 +32,8 @@ First steps:
   atelier learn --tenant acme ./code --wait     teach it that tenant's code
 
 All commands but `serve`, `demo`, `root-key`, `openapi` and `completions` talk to the running server. They find it, and
-the operator's key, in the data folder; `doctor` looks at the folder and the database too.
+the operator's key, in the data folder, or both where you signed in by `login`; `doctor` looks at the folder and the
+database too.
 
 Environment:
   ATELIER_URL     the server to ask, as https://atelier.example.com, instead of that of the data folder
@@ -149,6 +151,11 @@ pub enum Command {
         #[command(subcommand)]
         command: AuditCommand,
     },
+    /// Sign in with a browser, and keep a key of your own for the other commands.
+    #[command(after_help = "Example:\n  atelier login acme --server https://atelier.example.com")]
+    Login(LoginArgs),
+    /// End that key and forget it.
+    Logout,
     /// Check the machine, the data folder and the server, and say what to mend.
     #[command(after_help = "Example:\n  atelier doctor --data /srv/atelier")]
     Doctor(DoctorArgs),
@@ -194,6 +201,11 @@ pub struct ServeArgs {
     /// backup overwrites it; `erasures.jsonl` in the data folder when absent.
     #[arg(long, env = "ATELIER_ERASURE_LOG", value_name = "FILE", help_heading = "Erasing")]
     pub erasure_log: Option<PathBuf>,
+
+    /// Let tenants name issuers for single sign-on at addresses that are not public: in your own network by HTTPS, or on
+    /// this machine.
+    #[arg(long)]
+    pub private_issuers: bool,
 
     /// Folder on this machine from which tenants may learn by path; may be repeated.
     #[arg(long = "source-root", value_name = "DIR", help_heading = "Learning")]

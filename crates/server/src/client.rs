@@ -8,6 +8,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use reqwest::{Method, RequestBuilder, Response, Url};
 use serde_json::Value;
 
+use crate::credentials::Credentials;
 use crate::environment;
 
 /// The file in the data folder that says where the server listens.
@@ -40,17 +41,21 @@ impl Place {
     }
 
     /// The server's address, and how to have one there if nobody answers.
-    fn url(&self) -> Result<(String, String)> {
+    pub fn url(&self) -> Result<(String, String)> {
         let told = environment::url();
         if let Some(url) = told.as_ref().filter(|_| !self.is_told) {
             if !url.starts_with("http://") && !url.starts_with("https://") {
                 bail!("ATELIER_URL must begin with http:// or https://, as http://127.0.0.1:8080; it is `{url}`.");
             }
-            return Ok((url.clone(), "ATELIER_URL names it: is that right, and does the server run?".to_owned()));
+            let url = url.trim_end_matches('/').to_owned();
+            return Ok((url, "ATELIER_URL names it: is that right, and does the server run?".to_owned()));
         }
         let data = self.data.display();
         let start = format!("Start it with `atelier serve --data {data}`.");
         let Some(url) = read_line(&self.data, URL_FILE)? else {
+            if let Some(url) = Credentials::read()?.last.filter(|_| !self.is_told) {
+                return Ok((url, "You signed in there last: does the server still run?".to_owned()));
+            }
             let passed_over = if told.is_some() { ", and --data goes before ATELIER_URL" } else { "" };
             bail!(
                 "No server runs on {data}{passed_over}. Start one with `atelier serve --data {data}`, or set ATELIER_URL \
@@ -60,17 +65,23 @@ impl Place {
         Ok((url, start))
     }
 
-    fn key(&self) -> Result<String> {
+    fn key(&self, url: &str) -> Result<String> {
         let of_folder = || read_line(&self.data, OPERATOR_KEY_FILE);
         let key = if self.is_told {
             of_folder()?.or_else(environment::key)
         } else {
             environment::key().map_or_else(of_folder, |key| Ok(Some(key)))?
         };
-        key.with_context(|| {
+        if let Some(key) = key {
+            return Ok(key);
+        }
+        let credentials = Credentials::read()?;
+        let signed_in = credentials.of(url).with_context(|| {
             let file = self.data.join(OPERATOR_KEY_FILE);
-            format!("No key to ask with: {} is not there. Set ATELIER_KEY.", file.display())
-        })
+            let file = file.display();
+            format!("No key to ask with: {file} is not there, and nobody is signed in. Set ATELIER_KEY, or run `atelier login`.")
+        })?;
+        Ok(signed_in.key.clone())
     }
 }
 
@@ -106,10 +117,16 @@ pub struct Client {
 
 impl Client {
     /// Finds server and key: in the data folder where the command line names it, else by ATELIER_URL and ATELIER_KEY,
-    /// else in the data folder that there is without.
+    /// else in the data folder that there is without, else where somebody signed in.
     pub fn find(place: &Place) -> Result<Self> {
         let (url, advice) = place.url()?;
-        Ok(Self { advice, ..Self::new(url, place.key()?)? })
+        let key = place.key(&url)?;
+        Ok(Self { advice, ..Self::new(url, key)? })
+    }
+
+    /// A client that shows no key.
+    pub fn without_key(url: &str) -> Result<Self> {
+        Self::new(url, "")
     }
 
     /// A client of the server at `url`.
@@ -159,7 +176,10 @@ impl Client {
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let request = self.http.request(method, format!("{}{path}", self.url)).bearer_auth(&self.key);
+        let mut request = self.http.request(method, format!("{}{path}", self.url));
+        if !self.key.is_empty() {
+            request = request.bearer_auth(&self.key);
+        }
         match &self.tenant {
             Some(tenant) => request.header("openai-organization", tenant),
             None => request,

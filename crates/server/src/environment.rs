@@ -24,6 +24,12 @@ pub fn root_key() -> Result<Option<RootKey>> {
     }
 }
 
+/// Where programs of this user keep what is his.
+pub fn config_folder() -> Option<PathBuf> {
+    let named = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    named("XDG_CONFIG_HOME").or_else(|| Some(named("HOME")?.join(".config")))
+}
+
 /// File of certificates to trust, instead of the system's.
 pub fn trusted_certificates() -> Option<PathBuf> {
     std::env::var_os("ATELIER_CA").filter(|path| !path.is_empty()).map(PathBuf::from)

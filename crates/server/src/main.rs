@@ -9,6 +9,7 @@ mod cli;
 mod client;
 mod commands;
 mod connection;
+mod credentials;
 mod demo;
 mod environment;
 mod listen;
@@ -73,6 +74,8 @@ async fn run(cli: Cli, place: &Place) -> anyhow::Result<()> {
         Command::Project { command } => commands::organization::projects(Client::find(place)?, command, output).await,
         Command::User { command } => commands::organization::users(Client::find(place)?, command, output).await,
         Command::Invite { command } => commands::organization::invites(Client::find(place)?, command, output).await,
+        Command::Login(args) => commands::login::log_in(place, args, output).await,
+        Command::Logout => commands::login::log_out(place, output).await,
         Command::Openapi => commands::openapi::run(),
         Command::Completions { shell } => commands::completions::run(shell),
     }

@@ -28,6 +28,7 @@ pub async fn run(place: &Place, args: ServeArgs, output: Output) -> Result<()> {
     let mut options = platform_options(data, &args.engine, &args.database, args.source_roots.clone(), args.workers)?;
     options.root_key = root_key_options(&args.root_key)?;
     options.erasure_log = args.erasure_log;
+    options.private_issuers = args.private_issuers;
     let server = Server::start(data, options, listen).await?;
     announce(&server, place, output)?;
     StopSignal::listen()?.received().await;
@@ -63,7 +64,7 @@ impl Server {
         let url_file = data.join(URL_FILE);
         fs::write(&url_file, format!("{url}\n"))?;
         let metrics = Arc::new(Metrics::default());
-        let router = atelier_api::router(platform.clone(), Arc::clone(&metrics));
+        let router = atelier_api::router(platform.clone(), Arc::clone(&metrics), &url);
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let task = tokio::spawn(listener.serve(router, metrics, stopped));
         Ok(Self { platform, url, first_operator_key, url_file, stop, task })

@@ -57,7 +57,22 @@ const WORK: [(&str, &str); 7] = [
 
 /// What the control database holds about a tenant's people and machines: table, how many, and their removal, in an order
 /// in which none refers to what is gone.
-const PEOPLE: [(&str, &str, &str); 6] = [
+const PEOPLE: [(&str, &str, &str); 9] = [
+    (
+        "sign_in_codes",
+        "SELECT COUNT(*) AS count FROM sign_in_codes WHERE tenant_id = $1",
+        "DELETE FROM sign_in_codes WHERE tenant_id = $1",
+    ),
+    (
+        "identities",
+        "SELECT COUNT(*) AS count FROM identities WHERE tenant_id = $1",
+        "DELETE FROM identities WHERE tenant_id = $1",
+    ),
+    (
+        "sign_on",
+        "SELECT COUNT(*) AS count FROM sign_on WHERE tenant_id = $1",
+        "DELETE FROM sign_on WHERE tenant_id = $1",
+    ),
     ("keys", "SELECT COUNT(*) AS count FROM keys WHERE tenant_id = $1", "DELETE FROM keys WHERE tenant_id = $1"),
     (
         "project_users",

@@ -11,6 +11,7 @@ use atelier_domain::{Separation, TenantId};
 use atelier_seal::SealError;
 
 use crate::organization::OrganizationConflict;
+use crate::sign_in::SignInRefused;
 use crate::walls::WallFinding;
 
 /// Why the store did not do something. Cloneable, because one failed commit is the answer to many.
@@ -31,6 +32,9 @@ pub enum StoreError {
     /// It does not go together with how the tenant's projects and people stand.
     #[error(transparent)]
     Organization(#[from] OrganizationConflict),
+    /// Somebody for whom an issuer vouches is not let in.
+    #[error(transparent)]
+    SignIn(#[from] SignInRefused),
     /// The idempotency key was used for another request.
     #[error("this idempotency key was used with other parameters")]
     IdempotencyMismatch,

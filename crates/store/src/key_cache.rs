@@ -98,6 +98,11 @@ impl KeyCache {
         keys.by_public_id.insert(record.public_id.clone(), CachedKey { record, last_used_at });
     }
 
+    /// When the key was last used, as far as is known here.
+    pub(crate) fn last_used(&self, public_id: &PublicId) -> Option<Timestamp> {
+        self.keys.lock().by_public_id.get(public_id)?.last_used_at
+    }
+
     /// Whether `last used` on disk is older than it may be; if so it counts as written from now on.
     pub(crate) fn is_touch_due(&self, public_id: &PublicId, now: Timestamp) -> bool {
         let mut keys = self.keys.lock();

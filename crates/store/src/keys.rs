@@ -2,8 +2,10 @@
 
 use atelier_access::key::KEY_RANDOM_BYTES;
 use atelier_access::right::ManageKeys;
-use atelier_access::{ApiKey, Caller, Denied, Granted, KeyKind, KeyOwner, KeyRecord, KeyRights, PublicId, verify};
-use atelier_domain::limits::{KEYS_PER_TENANT_MAX, PAGE_ROWS_MAX};
+use atelier_access::{
+    ApiKey, Caller, Denied, Granted, KeyKind, KeyOwner, KeyPurpose, KeyRecord, KeyRights, PublicId, verify,
+};
+use atelier_domain::limits::{KEYS_PER_TENANT_MAX, PAGE_ROWS_MAX, SESSION_IDLE_MAX};
 use atelier_domain::{KeyId, Label, ProjectId, Role, Scope, Scopes, TenantId, Timestamp};
 use serde_json::{Value as Json, json};
 
@@ -25,6 +27,8 @@ pub struct KeySummary {
     pub name: Option<Label>,
     /// What it may be.
     pub role: Role,
+    /// What it is for.
+    pub purpose: KeyPurpose,
     /// What of the role's rights it has.
     pub scopes: Scopes,
     /// The project that its use is counted for.
@@ -100,13 +104,51 @@ impl Store {
         if key.kind() == KeyKind::Invite {
             return self.authenticate_invited(&key).await;
         }
+        if key.kind() == KeyKind::Session {
+            // What a cookie holds is no key: it comes with the browser's own protection, or not at all.
+            return Err(Denied::NotAuthenticated.into());
+        }
         self.notice_key_changes().await?;
-        let record = match self.inner.keys.get(key.public_id()) {
-            Some(record) => record,
-            None => self.load_key(key.public_id()).await?.ok_or(Denied::NotAuthenticated)?,
-        };
+        let record = self.key_record(&key).await?;
+        self.let_in(&key, &record)
+    }
+
+    /// Who has this session of a browser.
+    ///
+    /// # Errors
+    /// As [`Store::authenticate`]; also when it was not used for [`SESSION_IDLE_MAX`].
+    pub async fn authenticate_session(&self, text: &str) -> Result<Caller, StoreError> {
+        let key = ApiKey::parse(text).map_err(|_| Denied::NotAuthenticated)?;
+        if key.kind() != KeyKind::Session {
+            return Err(Denied::NotAuthenticated.into());
+        }
+        self.notice_key_changes().await?;
+        let mut record = self.key_record(&key).await?;
+        if self.is_idle(&record) {
+            // Another process may have seen it since.
+            record = self.load_key(key.public_id()).await?.ok_or(Denied::NotAuthenticated)?;
+            if self.is_idle(&record) {
+                return Err(Denied::NotAuthenticated.into());
+            }
+        }
+        self.let_in(&key, &record)
+    }
+
+    async fn key_record(&self, key: &ApiKey) -> Result<KeyRecord, StoreError> {
+        match self.inner.keys.get(key.public_id()) {
+            Some(record) => Ok(record),
+            None => Ok(self.load_key(key.public_id()).await?.ok_or(Denied::NotAuthenticated)?),
+        }
+    }
+
+    fn is_idle(&self, record: &KeyRecord) -> bool {
+        let used = self.inner.keys.last_used(&record.public_id).unwrap_or(record.created_at);
+        self.now().since(used) >= SESSION_IDLE_MAX
+    }
+
+    fn let_in(&self, key: &ApiKey, record: &KeyRecord) -> Result<Caller, StoreError> {
         let now = self.now();
-        let caller = verify(&key, &record, &self.inner.pepper, now)?.watched_by(self.inner.observer.witness());
+        let caller = verify(key, record, &self.inner.pepper, now)?.watched_by(self.inner.observer.witness());
         if self.inner.keys.is_touch_due(key.public_id(), now) {
             self.inner.ledger.touch_key(record.id, now);
         }
@@ -184,6 +226,7 @@ impl Store {
             project,
             owner: new.owner,
             expires_at: new.expires_at,
+            ..NewRow::of(Some(tenant), role)
         };
         let made = self.insert_key(&mut transaction, row).await?;
         let event = CREATE_KEY.of(made.summary.id, detail_of(&made.summary));
@@ -199,7 +242,7 @@ impl Store {
         tenant: TenantId,
     ) -> Result<(), StoreError> {
         const COUNT: &str = "SELECT COUNT(*) AS living FROM keys
-            WHERE tenant_id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $2)";
+            WHERE tenant_id = $1 AND purpose = 'key' AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $2)";
         let living = transaction.fetch_one(COUNT, values![tenant, self.now()]).await?.count("living")?;
         if living >= KEYS_PER_TENANT_MAX as u64 {
             return Err(StoreError::TooMany { what: "keys", limit: KEYS_PER_TENANT_MAX });
@@ -214,7 +257,7 @@ impl Store {
     /// more than one that nobody has.
     pub async fn keys(&self, grant: &Granted<ManageKeys>, query: KeyQuery) -> Result<Vec<KeySummary>, StoreError> {
         // An id begins with the millisecond of its making, so that their order is that of age.
-        const SQL: &str = "SELECT id, public_id, name, role, scopes, project_id, user_id, service_account_id,
+        const SQL: &str = "SELECT id, public_id, name, role, purpose, scopes, project_id, user_id, service_account_id,
             created_at, expires_at, last_used_at, revoked_at FROM keys
             WHERE tenant_id = $1 AND id > $2 AND (project_id = $3 OR $3 = '') AND (role = $4 OR $4 = '')
             AND ($5 = 0 OR revoked_at IS NULL) ORDER BY id LIMIT $6";
@@ -249,7 +292,7 @@ impl Store {
     /// Changes a living key; what it may no longer do, it may no longer do within a second, everywhere.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] when the tenant has no such key, or it is revoked; [`Denied::Exceeds`] when it would go
+    /// [`StoreError::NotFound`] when the tenant has no such key, it is revoked or came by signing in; [`Denied::Exceeds`] when it would go
     /// beyond what its holder is.
     pub async fn update_key(
         &self,
@@ -258,7 +301,7 @@ impl Store {
         change: KeyChange,
     ) -> Result<KeySummary, StoreError> {
         const SQL: &str = "UPDATE keys SET name = $3, role = $4, scopes = $5, expires_at = $6, project_id = $7
-            WHERE tenant_id = $1 AND id = $2 AND revoked_at IS NULL";
+            WHERE tenant_id = $1 AND id = $2 AND purpose = 'key' AND revoked_at IS NULL";
         let tenant = grant.tenant();
         let mut transaction = self.control_for(tenant).begin().await?;
         let row = transaction.fetch_optional(READ, values![tenant, key]).await?.ok_or(NOT_FOUND)?;
@@ -332,10 +375,11 @@ impl Store {
         row: NewRow,
     ) -> Result<CreatedKey, StoreError> {
         const SQL: &str = "INSERT INTO keys (id, public_id, tenant_id, name, role, scopes, project_id, user_id,
-            service_account_id, secret_hash, created_at, expires_at)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+            service_account_id, secret_hash, created_at, expires_at, purpose)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
         let now = self.now();
-        let key = ApiKey::generate(KeyKind::of(row.role), random_bytes::<KEY_RANDOM_BYTES>()?);
+        let kind = if row.purpose == KeyPurpose::Session { KeyKind::Session } else { KeyKind::of(row.role) };
+        let key = ApiKey::generate(kind, random_bytes::<KEY_RANDOM_BYTES>()?);
         let id = KeyId::generate(now, random_bytes()?);
         let (user, account) = match row.owner {
             Some(KeyOwner::User(user)) => (Some(user), None),
@@ -355,7 +399,8 @@ impl Store {
             account,
             hash.as_slice(),
             now,
-            row.expires_at
+            row.expires_at,
+            row.purpose.as_str()
         ];
         transaction.execute(SQL, values).await?;
         let summary = KeySummary {
@@ -363,6 +408,7 @@ impl Store {
             redacted: key.redacted(),
             name: row.name,
             role: row.role,
+            purpose: row.purpose,
             scopes: row.scopes,
             project: row.project,
             owner: row.owner,
@@ -376,7 +422,7 @@ impl Store {
 
     /// Reads a key's record and remembers it, unless keys changed meanwhile.
     async fn load_key(&self, public_id: &PublicId) -> Result<Option<KeyRecord>, StoreError> {
-        const SQL: &str = "SELECT id, public_id, tenant_id, name, role, scopes, project_id, user_id,
+        const SQL: &str = "SELECT id, public_id, tenant_id, name, role, purpose, scopes, project_id, user_id,
             service_account_id, secret_hash, created_at, expires_at, last_used_at, revoked_at,
             (SELECT suspended_at FROM tenants WHERE tenants.id = keys.tenant_id) AS suspended_at FROM keys
             WHERE public_id = $1 AND (tenant_id IS NULL OR EXISTS
@@ -387,7 +433,7 @@ impl Store {
     }
 
     async fn load_key_by_id(&self, id: KeyId) -> Result<Option<KeyRecord>, StoreError> {
-        const SQL: &str = "SELECT id, public_id, tenant_id, name, role, scopes, project_id, user_id,
+        const SQL: &str = "SELECT id, public_id, tenant_id, name, role, purpose, scopes, project_id, user_id,
             service_account_id, secret_hash, created_at, expires_at, last_used_at, revoked_at,
             (SELECT suspended_at FROM tenants WHERE tenants.id = keys.tenant_id) AS suspended_at FROM keys
             WHERE id = $1 AND (tenant_id IS NULL OR EXISTS
@@ -407,7 +453,7 @@ impl Store {
 
 pub(crate) const NOT_FOUND: StoreError = StoreError::NotFound { what: "key" };
 
-const READ: &str = "SELECT id, public_id, name, role, scopes, project_id, user_id, service_account_id,
+const READ: &str = "SELECT id, public_id, name, role, purpose, scopes, project_id, user_id, service_account_id,
     created_at, expires_at, last_used_at, revoked_at FROM keys WHERE tenant_id = $1 AND id = $2";
 
 /// A key's row, but for what is made up for it.
@@ -420,12 +466,14 @@ pub(crate) struct NewRow {
     pub(crate) project: Option<ProjectId>,
     pub(crate) owner: Option<KeyOwner>,
     pub(crate) expires_at: Option<Timestamp>,
+    pub(crate) purpose: KeyPurpose,
 }
 
 impl NewRow {
     /// A nameless key of a role, with all that the role may, for ever.
     pub(crate) fn of(tenant: Option<TenantId>, role: Role) -> Self {
-        Self { tenant, name: None, role, scopes: Scopes::ALL, project: None, owner: None, expires_at: None }
+        let (scopes, purpose) = (Scopes::ALL, KeyPurpose::Key);
+        Self { tenant, name: None, role, scopes, project: None, owner: None, expires_at: None, purpose }
     }
 }
 
@@ -451,6 +499,7 @@ fn record_of(row: &Row) -> Result<KeyRecord, StoreError> {
         tenant: row.optional_parsed("tenant_id")?,
         name: row.optional_parsed("name")?,
         role: row.parsed("role")?,
+        purpose: row.parsed("purpose")?,
         scopes: row.optional_parsed("scopes")?.unwrap_or(Scopes::ALL),
         project: row.optional_parsed("project_id")?,
         owner: owner_of(row)?,
@@ -470,11 +519,14 @@ fn owner_of(row: &Row) -> Result<Option<KeyOwner>, StoreError> {
 
 pub(crate) fn summary_of(row: &Row) -> Result<KeySummary, StoreError> {
     let (public_id, role): (PublicId, Role) = (row.parsed("public_id")?, row.parsed("role")?);
+    let purpose = row.parsed("purpose")?;
+    let kind = if purpose == KeyPurpose::Session { KeyKind::Session } else { KeyKind::of(role) };
     Ok(KeySummary {
         id: row.parsed("id")?,
-        redacted: public_id.redacted(KeyKind::of(role)),
+        redacted: public_id.redacted(kind),
         name: row.optional_parsed("name")?,
         role,
+        purpose,
         scopes: row.optional_parsed("scopes")?.unwrap_or(Scopes::ALL),
         project: row.optional_parsed("project_id")?,
         owner: owner_of(row)?,

@@ -6,7 +6,8 @@
 //! Layout, in reading order: `open` takes the folder and the database, `places` says where a tenant's rows are;
 //! [`tenants`], [`organization`] and [`keys`] (remembered by `key_cache`) say who there is; [`models`] says what
 //! may serve a request, [`usage`] what it used (written by `ledger`); [`sources`], [`runs`], [`jobs`] and [`versions`]
-//! are the learning line; [`blobs`] stands beside, and [`audit`] is written by all. What a tenant gave or made is
+//! are the learning line; [`sign_on`] says whom a tenant trusts to say who its people are, and [`sign_in`] lets them
+//! in; [`blobs`] stands beside, and [`audit`] is written by all. What a tenant gave or made is
 //! encrypted: `root_key` wraps the `data_keys`, the crate `atelier_seal` says how they are used, `sealing` brings older
 //! data under them and `rotation` changes them. `sql` alone names the database drivers, `migrate` holds the schema, and
 //! `walls` sees that it still stands; `private_files` are those that nobody else may read.
@@ -38,6 +39,8 @@ mod root_key;
 mod rotation;
 pub mod runs;
 mod sealing;
+pub mod sign_in;
+pub mod sign_on;
 pub mod sources;
 mod sql;
 pub mod tenants;
@@ -66,6 +69,8 @@ pub use organization::{OrganizationConflict, Page, PageQuery};
 pub use root_key::{ROOT_KEY_FILE, RootKey, RootKeyOptions};
 pub use rotation::{KeyRotation, rotate_keys};
 pub use runs::{NewRun, Progress, RunError, RunEvent, RunPage, RunRecord, RunState};
+pub use sign_in::{CodeMade, LoginKey, SessionMade, SignInRefused, Vouched};
+pub use sign_on::{NewSignOn, SignOnClient, SignOnRecord};
 pub use sources::{NewSource, SourceOrigin, SourceRecord};
 pub use tenants::TenantRecord;
 pub use usage::{

@@ -59,6 +59,7 @@ pub(crate) const CONTROL: Schema = schema!("control":
     20 "0020_organization",
     22 "0022_audit_chain",
     23 "0023_organization_in_use",
+    30 "0030_sign_on",
 );
 
 /// The schema of a tenant's database.

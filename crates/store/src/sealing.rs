@@ -16,6 +16,7 @@ use crate::error::StoreError;
 use crate::open::Store;
 use crate::places::unless_damaged;
 use crate::runs;
+use crate::sign_on;
 use crate::sources;
 use crate::sql::{Database, Row, Transaction, values};
 use crate::versions;
@@ -85,6 +86,7 @@ impl Store {
         seal_sources(&place, &keys, &mut tally).await?;
         seal_runs(&place, &keys, &mut tally).await?;
         seal_versions(&place, &keys, &mut tally).await?;
+        seal_sign_on(&self.control_for(tenant), &keys, &mut tally).await?;
         for name in self.inner.blobs.names(tenant).await? {
             match self.inner.blobs.seal_anew(&keys, &name).await? {
                 Resealed::Was => {}
@@ -145,6 +147,20 @@ async fn seal_sources(place: &Database, keys: &DataKeys, tally: &mut Tally) -> R
         let (id, digest): (SourceId, Digest) = (row.parsed("id")?, row.parsed("digest")?);
         if let Found::Resealed(name) = look(keys, &sources::name_bound(id, digest), &row.text("name")?, tally)? {
             transaction.execute(SET, values![keys.tenant(), id, name]).await?;
+        }
+    }
+    transaction.commit(Unrecorded::Keys.permit()).await
+}
+
+async fn seal_sign_on(control: &Database, keys: &DataKeys, tally: &mut Tally) -> Result<(), StoreError> {
+    const READ: &str = "SELECT issuer, client_id, client_secret FROM sign_on
+        WHERE tenant_id = $1 AND client_secret IS NOT NULL";
+    const SET: &str = "UPDATE sign_on SET client_secret = $2 WHERE tenant_id = $1";
+    let mut transaction = control.begin().await?;
+    if let Some(row) = transaction.fetch_optional(READ, values![keys.tenant()]).await? {
+        let bound = sign_on::secret_bound(&row.text("issuer")?, &row.text("client_id")?);
+        if let Found::Resealed(sealed) = look(keys, &bound, &row.text("client_secret")?, tally)? {
+            transaction.execute(SET, values![keys.tenant(), sealed]).await?;
         }
     }
     transaction.commit(Unrecorded::Keys.permit()).await

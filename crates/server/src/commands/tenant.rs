@@ -1,4 +1,4 @@
-//! `atelier tenant`: create, list, plan, move, suspend, resume, rotate-key, delete, erased.
+//! `atelier tenant`: create, list, plan, move, sign-on, suspend, resume, rotate-key, delete, erased.
 
 use std::io::{IsTerminal, Write};
 
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::cli::tenant;
 use crate::client::{Client, Place};
+use crate::commands::sign_on::{self, SignOnCommand};
 use crate::output::{Output, table, text};
 
 /// What to do with tenants.
@@ -51,6 +52,12 @@ pub enum TenantCommand {
         /// Where to.
         #[arg(long, value_enum)]
         separation: SeparationArg,
+    },
+    /// Let people sign in with the tenant's own issuer (OpenID Connect).
+    SignOn {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: SignOnCommand,
     },
     /// Let a tenant do nothing for now: its keys answer 403, its streams are cut, its runs wait; its data stays.
     #[command(after_help = "Example:\n  atelier tenant suspend acme")]
@@ -165,6 +172,7 @@ pub async fn run(place: &Place, command: TenantCommand, output: Output) -> Resul
             let tenant = client.send(Method::PATCH, &format!("/v1/tenants/{name}"), &body).await?;
             output.result(&tenant, || format!("The rows of {name} are kept by {} now.", separation.name()))
         }
+        TenantCommand::SignOn { command } => sign_on::run(client, command, output).await,
         TenantCommand::Suspend { name } => {
             let tenant = set_status(&client, &name, "suspended").await?;
             output.result(&tenant, || format!("Tenant {name} is suspended. Next: atelier tenant resume {name}"))

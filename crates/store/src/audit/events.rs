@@ -137,6 +137,18 @@ kinds! {
         UPDATE_SERVICE_ACCOUNT of Appoint => "update_service_account", "service_account.updated";
         /// A machine is gone, and with it its keys.
         DELETE_SERVICE_ACCOUNT of ManageOrganization => "delete_service_account", "service_account.deleted";
+        /// The tenant trusts an issuer to say who its people are.
+        SET_SIGN_ON of ManageSignOn => "set_sign_on", "sign_on.updated";
+        /// The tenant trusts none any more.
+        REMOVE_SIGN_ON of ManageSignOn => "remove_sign_on", "sign_on.deleted";
+        /// Somebody came uninvited, by an address of a domain that the tenant named.
+        ADD_USER of SignIn => "add_user", "user.added";
+        /// Somebody signed in.
+        SIGN_IN of SignIn => "sign_in", "login.succeeded";
+        /// Somebody was not let in.
+        REFUSE_SIGN_IN of SignIn => "refuse_sign_in", "login.failed";
+        /// Somebody signed out.
+        SIGN_OUT of SignIn => "sign_out", "logout.succeeded";
         /// There is a new tenant.
         CREATE_TENANT of CreateTenant => "create_tenant", "organization.created";
         /// A tenant has another plan.

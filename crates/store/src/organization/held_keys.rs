@@ -74,7 +74,7 @@ pub enum KeyOrder {
 macro_rules! held_keys {
     ($condition:literal) => {
         concat!(
-            "SELECT keys.id AS id, public_id, keys.name AS name, keys.role AS role, scopes, keys.project_id AS project_id,
+            "SELECT keys.id AS id, public_id, keys.name AS name, keys.role AS role, purpose, scopes, keys.project_id AS project_id,
             keys.user_id AS user_id, service_account_id, keys.created_at AS created_at, keys.expires_at AS expires_at,
             last_used_at, revoked_at, users.email AS user_email, users.name AS user_name, users.role AS user_role,
             users.added_at AS user_added_at, project_users.role AS user_project_role,
@@ -86,7 +86,7 @@ macro_rules! held_keys {
                 AND project_users.project_id = keys.project_id AND project_users.user_id = keys.user_id
             LEFT JOIN service_accounts ON service_accounts.tenant_id = keys.tenant_id
                 AND service_accounts.id = keys.service_account_id
-            WHERE keys.tenant_id = $1 AND keys.revoked_at IS NULL
+            WHERE keys.tenant_id = $1 AND keys.purpose = 'key' AND keys.revoked_at IS NULL
             AND (($2 <> '' AND keys.project_id = $2) OR ($2 = '' AND keys.role = 'admin')) AND ",
             $condition
         )

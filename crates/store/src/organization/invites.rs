@@ -236,35 +236,45 @@ impl Store {
         Ok(Joined { user, key })
     }
 
-    /// The person of this address, for whom an issuer vouches that the tenant trusts: one of the tenant's people, or one
-    /// whose invite waits, which is accepted by this. The address must be one that the issuer has verified.
-    ///
-    /// # Errors
-    /// [`StoreError::NotFound`] when nobody of that address belongs here or is invited; [`Denied::Hidden`] for a grant by
-    /// an invite's secret, which names its own invite only; [`StoreError::TooMany`].
-    pub async fn sign_on(
+    /// The person of this address, for whom an issuer vouches that the tenant trusts, inside the transaction that lets it
+    /// in: one of the tenant's people, or one whose invite waits, which is accepted by this. None when there is neither.
+    pub(crate) async fn invited_or_present(
         &self,
+        transaction: &mut Transaction,
         grant: &Granted<JoinOrganization>,
         email: &Email,
         name: Option<Label>,
-    ) -> Result<UserRecord, StoreError> {
+    ) -> Result<Option<UserRecord>, StoreError> {
         const WAITS: &str = "SELECT id, email, role, projects, created_at, expires_at, accepted_at FROM invites
             WHERE tenant_id = $1 AND email = $2 AND accepted_at IS NULL AND expires_at > $3";
-        if grant.actor().invite().is_some() {
-            return Err(Denied::Hidden.into());
-        }
         let (tenant, now) = (grant.tenant(), self.now());
-        let mut transaction = self.control_for(tenant).begin().await?;
-        self.living_tenant(&mut transaction, tenant).await?;
-        if let Some(user) = users::present_by_email(&mut transaction, tenant, email).await? {
-            return Ok(user);
+        if let Some(user) = users::present_by_email(transaction, tenant, email).await? {
+            return Ok(Some(user));
         }
-        let row = transaction.fetch_optional(WAITS, values![tenant, email, now]).await?.ok_or(users::NOT_FOUND)?;
+        let Some(row) = transaction.fetch_optional(WAITS, values![tenant, email, now]).await? else { return Ok(None) };
         let invite = record_of(&row)?;
-        let (user, joined) = self.settle_invite(&mut transaction, tenant, &invite, name).await?;
+        let (user, joined) = self.settle_invite(transaction, tenant, &invite, name).await?;
         let detail = accepted_detail(&user, &joined, None);
-        let recorded = self.record_administration(&mut transaction, grant, ACCEPT_INVITE.of(invite.id, detail)).await?;
-        self.commit(transaction, recorded).await?;
+        // The transaction is committed with what comes after it.
+        let _ = self.record_administration(transaction, grant, ACCEPT_INVITE.of(invite.id, detail)).await?;
+        Ok(Some(user))
+    }
+
+    /// Adds a person whom nobody invited, as a member of the default project.
+    pub(crate) async fn add_uninvited(
+        &self,
+        transaction: &mut Transaction,
+        tenant: TenantId,
+        email: Email,
+        name: Option<Label>,
+        role: PersonRole,
+    ) -> Result<UserRecord, StoreError> {
+        let now = self.now();
+        let id = UserId::generate(now, random_bytes()?);
+        let user = UserRecord { id, email, name, role, added_at: now, key_last_used_at: None };
+        users::insert(transaction, tenant, &user).await?;
+        let project = ProjectId::default_of(tenant);
+        members::insert(transaction, tenant, project, user.id, ProjectRole::Member, now).await?;
         Ok(user)
     }
 

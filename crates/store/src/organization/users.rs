@@ -11,9 +11,9 @@ use crate::audit::events::{DELETE_USER, UPDATE_USER};
 use crate::error::StoreError;
 use crate::key_cache::announce;
 use crate::open::Store;
-use crate::sql::{Row, Transaction, values};
+use crate::sql::{Database, Row, Transaction, values};
 
-pub(super) const NOT_FOUND: StoreError = StoreError::NotFound { what: "person" };
+pub(crate) const NOT_FOUND: StoreError = StoreError::NotFound { what: "person" };
 
 /// A person of a tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,7 +130,7 @@ const READ: &str = "SELECT id, email, name, role, added_at, (SELECT MAX(last_use
     WHERE tenant_id = $1 AND id = $2 AND removed_at IS NULL";
 
 /// A person who is there.
-pub(super) async fn present(
+pub(crate) async fn present(
     transaction: &mut Transaction,
     tenant: TenantId,
     user: UserId,
@@ -139,8 +139,13 @@ pub(super) async fn present(
     record_of(&row)
 }
 
+/// The same outside of a transaction.
+pub(crate) async fn find(control: &Database, tenant: TenantId, user: UserId) -> Result<Option<UserRecord>, StoreError> {
+    control.fetch_optional(READ, values![tenant, user]).await?.as_ref().map(record_of).transpose()
+}
+
 /// The person who is there by this address.
-pub(super) async fn present_by_email(
+pub(crate) async fn present_by_email(
     transaction: &mut Transaction,
     tenant: TenantId,
     email: &Email,

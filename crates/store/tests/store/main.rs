@@ -20,6 +20,7 @@ mod organization;
 mod plain;
 mod postgres;
 mod psql;
+mod sign_on;
 mod tenants;
 mod usage;
 mod walls;

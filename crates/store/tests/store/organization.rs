@@ -257,30 +257,10 @@ on_each_database! {
         assert_error!(world.store.authenticate(&anew.secret.reveal()).await, StoreError::Denied(Denied::NotAuthenticated));
         assert_error!(world.store.delete_invite(&manages(&acme), anew.record.id).await, StoreError::NotFound { .. });
         // A grant that was given before is not one for another invite of the tenant.
-        let next = send(new("cy", None)).await.unwrap();
+        send(new("cy", None)).await.unwrap();
         assert_error!(world.store.accept_invite(&grant, "al".parse().unwrap()).await, StoreError::NotFound { what: "invite" });
-        assert_error!(world.store.sign_on(&grant, &next.record.email, None).await, StoreError::Denied(Denied::Hidden));
         let still_there = world.store.user(&reads(&acme), jo.id).await.unwrap();
         assert_eq!(UserRecord { key_last_used_at: None, ..still_there }, jo);
-    }
-
-    async fn whom_an_issuer_vouches_for_is_found_or_comes_by_the_invite(world: World) {
-        let (acme, other) = (world.tenant("acme", Plan::Shared).await, world.tenant("other", Plan::Shared).await);
-        let vouches = |tenant: &Tenant| Caller::system("single sign-on").grant(JoinOrganization { tenant: tenant.id() }).unwrap();
-        let grant = vouches(&acme);
-        assert_error!(world.store.sign_on(&grant, &email("jo"), None).await, StoreError::NotFound { what: "person" });
-        let created = invite(&world, &acme, "jo", PersonRole::Owner, None).await;
-        assert_error!(world.store.sign_on(&vouches(&other), &email("jo"), None).await, StoreError::NotFound { what: "person" });
-        let jo = world.store.sign_on(&grant, &email("jo"), Some("Jo".parse().unwrap())).await.unwrap();
-        assert_eq!((jo.role, jo.name.as_ref().map(ToString::to_string)), (PersonRole::Owner, Some("Jo".to_owned())));
-        assert_error!(world.store.authenticate(&created.secret.reveal()).await, StoreError::Denied(Denied::NotAuthenticated));
-        assert_eq!(world.store.sign_on(&grant, &email("jo"), Some("Else".parse().unwrap())).await.unwrap(), jo);
-        // A person that was removed does not come back without a new invite.
-        person(&world, &acme, "al", PersonRole::Owner, None).await;
-        world.store.remove_user(&manages(&acme), jo.id).await.unwrap();
-        assert_error!(world.store.sign_on(&grant, &email("jo"), None).await, StoreError::NotFound { what: "person" });
-        // Nobody who only showed a system's reason accepts an invite by its secret.
-        assert_error!(world.store.accept_invite(&grant, "jo".parse().unwrap()).await, StoreError::Denied(Denied::Hidden));
     }
 
     async fn the_last_owner_stays(world: World) {
