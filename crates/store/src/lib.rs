@@ -1,5 +1,5 @@
 //! Rows and blobs: what Atelier remembers.
-//! A control database knows the tenants, each tenant has a place of its own for rows, and blobs lie in the data folder;
+//! A control database knows the tenants, each tenant has a place of its own for rows, and blobs lie in the data folder or in buckets;
 //! every function that touches a tenant's data takes a [`atelier_access::Granted`] proof and looks only at the proof's
 //! tenant. Rows are in SQLite files or in PostgreSQL, through the same statements.
 //!
@@ -47,7 +47,7 @@ mod walls;
 pub use audit::events::EventType;
 pub use audit::trail::{AuditActor, AuditPage, AuditQuery, AuditRecord};
 pub use audit::verify::{Break, ChainKind, ChainReport, Fault};
-pub use blobs::AdapterBlob;
+pub use blobs::{AdapterBlob, BlobOptions, S3_SETTINGS, S3Address, S3Options};
 pub use erasing::Erasure;
 pub use error::StoreError;
 pub use inspect::{inspect, inspect_root_key};
@@ -59,7 +59,7 @@ pub use root_key::{ROOT_KEY_FILE, RootKey, RootKeyOptions};
 pub use rotation::{KeyRotation, rotate_keys};
 pub use runs::{NewRun, Progress, RunError, RunEvent, RunPage, RunRecord, RunState};
 pub use sources::{NewSource, SourceOrigin, SourceRecord};
-pub use tenants::TenantRecord;
+pub use tenants::{NewTenant, TenantRecord};
 pub use usage::{
     BucketWidth, Correction, NewReservation, Outcome, Reservation, UsageBucket, UsagePage, UsageQuery, UsageResult,
 };

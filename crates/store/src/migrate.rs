@@ -55,6 +55,7 @@ pub(crate) const CONTROL: Schema = schema!("control":
     17 "0017_erasures",
     20 "0020_organization",
     22 "0022_audit_chain",
+    24 "0024_buckets",
 );
 
 /// The schema of a tenant's database.

@@ -119,6 +119,8 @@ kinds! {
         RESUME_TENANT of ManageTenant => "resume_tenant", "organization.resumed";
         /// A tenant's rows are in another place.
         MOVE_TENANT of ManageTenant => "move_tenant", "organization.moved";
+        /// A tenant's blobs are in another bucket.
+        MOVE_BLOBS of ManageTenant => "move_blobs", "organization.blobs_moved";
         /// A tenant is no more.
         DELETE_TENANT of ManageTenant => "delete_tenant", "organization.deleted";
         /// The ledger was corrected.

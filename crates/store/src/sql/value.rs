@@ -1,8 +1,8 @@
 //! What goes into a statement.
 
 use atelier_domain::{
-    AuditEventId, Digest, InviteId, JobId, KeyId, Label, Plan, ProjectId, RequestId, Role, RunId, Scopes, Separation,
-    ServiceAccountId, SourceId, Suffix, TenantId, TenantName, Timestamp, UserId, VersionNumber,
+    AuditEventId, BucketName, Digest, InviteId, JobId, KeyId, Label, Plan, ProjectId, RequestId, Role, RunId, Scopes,
+    Separation, ServiceAccountId, SourceId, Suffix, TenantId, TenantName, Timestamp, UserId, VersionNumber,
 };
 use serde_json::Value as Json;
 
@@ -121,6 +121,7 @@ value_by_text!(
     Role,
     Scopes,
     Separation,
+    &BucketName,
     &TenantName,
     &Suffix,
     &Label

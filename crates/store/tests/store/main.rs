@@ -4,6 +4,7 @@ mod world;
 
 mod attacks;
 mod audit;
+mod buckets;
 mod cancellation;
 mod drift;
 mod encryption;
@@ -18,6 +19,7 @@ mod moves;
 mod plain;
 mod postgres;
 mod psql;
+mod s3_server;
 mod tenants;
 mod usage;
 mod walls;

@@ -60,7 +60,7 @@ const LIBRARY_OWNERS: [(&str, &[&str], &str); 9] = [
     ("hyper", &["server"], "only server holds a socket"),
     ("hyper-util", &["server"], "only server holds a socket"),
     ("tokio-rustls", &["server"], "only server holds a socket"),
-    ("reqwest", &["server"], "only the command line calls a server"),
+    ("reqwest", &["server", "store"], "only the command line calls a server, and only store talks to buckets"),
     ("sqlx", &["store"], "only store talks to a database"),
     ("object_store", &["store"], "only store talks to blobs"),
     ("clap", &["server", "bench", "xtask"], "only binaries have a command line"),
