@@ -1,6 +1,6 @@
 //! Liveness and readiness, for people and for Kubernetes. They tell nothing about tenants.
 
-use atelier_platform::Platform;
+use atelier_platform::{Platform, Readiness};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -20,10 +20,13 @@ pub async fn read_health() -> Json<HealthObject> {
     Json(HealthObject { status: "ok" })
 }
 
-/// `GET /readyz`: the base is loaded and the store answers; false while starting or draining.
+/// `GET /readyz`: the base is loaded, database and blob store answer; false while starting or draining.
 pub async fn read_readiness(State(platform): State<Platform>) -> Response {
-    if platform.ready() {
-        return Json(HealthObject { status: "ok" }).into_response();
-    }
-    (StatusCode::SERVICE_UNAVAILABLE, Json(HealthObject { status: "draining" })).into_response()
+    let status = match platform.readiness().await {
+        Readiness::Ready => return Json(HealthObject { status: "ok" }).into_response(),
+        Readiness::Draining => "draining",
+        Readiness::DatabaseAway => "database_unreachable",
+        Readiness::BlobsAway => "blobs_unreachable",
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, Json(HealthObject { status })).into_response()
 }

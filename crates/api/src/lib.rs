@@ -14,6 +14,7 @@ mod caller;
 mod completions;
 mod endpoint;
 mod error;
+mod export;
 mod extract;
 mod health;
 mod keys;

@@ -196,6 +196,19 @@ pub const AUDIT_NOTES_QUEUE_MAX: usize = 256;
 /// Values of one filter of the trail: as many as fit a readable address.
 pub const AUDIT_FILTER_VALUES_MAX: usize = 100;
 
+// Exports.
+
+/// Exports of whole tenants at once, one of each: each holds a blob in memory and a thread.
+pub const EXPORTS_MAX: usize = 4;
+/// Bytes of an export that go out at once.
+pub const EXPORT_CHUNK_BYTES: usize = 64 << 10;
+/// Chunks of an export that wait for a slow client.
+pub const EXPORT_CHUNKS_MAX: usize = 8;
+/// Rows of one file of an export: a few MiB of lines.
+pub const EXPORT_ROWS_PER_FILE: usize = 10_000;
+/// Rows of the ledger that an export reads at once.
+pub const EXPORT_PAGE_ROWS: usize = 500;
+
 // Storage.
 
 /// Tenants' database files open at once: each costs up to three threads and file handles.

@@ -11,6 +11,9 @@ use crate::pipeline::ingest::SourceRefused;
 /// How long a client should wait when the server is full or closing.
 const RETRY_AFTER_MS: u64 = 1_000;
 
+/// What is said while blobs cannot be reached; also what the engine passes on as text.
+const STORAGE_AWAY: &str = "The server cannot reach its storage of code and adapters. Try again in a moment.";
+
 /// Anything that a use case can answer instead of its result. The text says what to do next and nothing of the inside;
 /// causes are in `source`.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +73,9 @@ pub enum PlatformError {
         /// When to come back.
         retry_after_ms: u64,
     },
+    /// The store of blobs is away; everything that was there is there when it comes back.
+    #[error("{STORAGE_AWAY}")]
+    StorageAway,
     /// A source that was not accepted.
     #[error(transparent)]
     Source(#[from] SourceRefused),
@@ -168,6 +174,7 @@ impl PlatformError {
                 ErrorKind::TooManyRequests { retry_after_ms: *retry_after_ms }
             }
             Self::Overloaded { retry_after_ms, .. } => ErrorKind::Overloaded { retry_after_ms: *retry_after_ms },
+            Self::StorageAway => ErrorKind::Overloaded { retry_after_ms: RETRY_AFTER_MS },
             Self::Store(_)
             | Self::Base(_)
             | Self::Adapter(_)
@@ -266,6 +273,29 @@ impl From<StoreError> for PlatformError {
                     retry_after_ms: RETRY_AFTER_MS,
                 }
             }
+            StoreError::BlobsUnreachable { source } => {
+                tracing::error!(error = &*source as &dyn std::error::Error, "the blob store cannot be reached");
+                Self::StorageAway
+            }
+            StoreError::BucketUnusable { bucket, source } => {
+                tracing::error!(%bucket, error = &*source as &dyn std::error::Error, "a bucket cannot be used");
+                Self::Conflict {
+                    message: format!(
+                        "The bucket `{bucket}` cannot be written, read and listed. Make it, let the server's \
+                         credentials use it, and try again; the server's log says what the store answered."
+                    ),
+                    code: "bucket_unusable",
+                }
+            }
+            StoreError::BucketTaken => Self::Conflict {
+                message: "That bucket is another tenant's, or the one that tenants share. Name another.".to_owned(),
+                code: "bucket_taken",
+            },
+            StoreError::BucketsUnsupported => Self::invalid(
+                "This server keeps blobs in its data folder, where no tenant has a bucket. Start it with --blobs.",
+                "bucket",
+                "unsupported_bucket",
+            ),
             StoreError::NulInText => {
                 Self::invalid("Text must not contain the character NUL. Leave it out.", None, "invalid_value")
             }
@@ -314,6 +344,7 @@ impl From<EngineError> for PlatformError {
     fn from(error: EngineError) -> Self {
         match error {
             EngineError::Stopped => Self::closing(),
+            EngineError::AdapterLoad { ref message, .. } if message == STORAGE_AWAY => Self::StorageAway,
             other => Self::Engine(other),
         }
     }

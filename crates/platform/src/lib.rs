@@ -17,6 +17,7 @@ mod adapters;
 pub mod audit;
 pub mod completions;
 mod error;
+pub mod export;
 pub mod keys;
 pub mod learn;
 mod limits;
@@ -36,23 +37,24 @@ mod worker;
 pub use atelier_engine::{EngineOptions, FinishReason};
 pub use atelier_model::{Adapter, AdapterFiles, Model, Tier, WeightFormat};
 pub use atelier_store::{
-    Aliases, AuditPage, AuditQuery, AuditRecord, Break, BucketWidth, ChainReport, CreatedKey, DatabaseOptions,
-    DatabaseUrls, Erasure, EventType, KeyQuery, KeyRotation, KeySummary, Progress, ROOT_KEY_FILE, RootKey,
-    RootKeyOptions, RunError, RunEvent, RunRecord, RunState, SourceOrigin, SourceRecord, TenantRecord, UsageBucket,
-    UsagePage, UsageQuery, UsageResult, VersionRecord,
+    Aliases, AuditPage, AuditQuery, AuditRecord, BlobOptions, Break, BucketWidth, ChainReport, CreatedKey,
+    DatabaseOptions, DatabaseUrls, Erasure, EventType, KeyQuery, KeyRotation, KeySummary, Progress, ROOT_KEY_FILE,
+    RootKey, RootKeyOptions, RunError, RunEvent, RunRecord, RunState, S3_SETTINGS, S3Address, S3Options, SourceOrigin,
+    SourceRecord, TenantRecord, UsageBucket, UsagePage, UsageQuery, UsageResult, VersionRecord,
 };
 pub use atelier_trainer::{EvalCard, Interval, ItemLoss, SourceFile, mean_loss, paired_ci95};
 
 pub use completions::{CompletionRequest, Prompt};
 pub use error::{ErrorKind, PlatformError};
+pub use export::Export;
 pub use keys::{ChangeKey, MakeKey};
 pub use learn::{LearnOptions, RunKind, StartRun, run_kind};
 pub use models::ModelInfo;
 pub use pipeline::evaluate::held_out_losses;
 pub use pipeline::{RunResult, pack_folder};
 pub use platform::{
-    BaseInfo, Opened, Platform, PlatformOptions, PlatformStats, inspect_base, inspect_root_key, inspect_walls,
-    rotate_keys,
+    BaseInfo, Opened, Platform, PlatformOptions, PlatformStats, Readiness, inspect_base, inspect_root_key,
+    inspect_walls, rotate_keys,
 };
 pub use stream::{CompletionEvent, CompletionStream, TokenLogprobText, Usage};
 pub use tenants::{CreatedTenant, TenantChange};

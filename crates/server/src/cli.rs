@@ -96,6 +96,10 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub database: DatabaseArgs,
 
+    /// Where blobs are.
+    #[command(flatten)]
+    pub blobs: BlobArgs,
+
     /// Where the root key is.
     #[command(flatten)]
     pub root_key: RootKeyArgs,
@@ -168,6 +172,32 @@ impl std::fmt::Debug for DatabaseArgs {
     }
 }
 
+/// Where blobs are: archives of code, adapters, states of runs. Credentials stand in no flag.
+#[derive(Debug, Clone, Default, Args)]
+pub struct BlobArgs {
+    /// S3-compatible bucket for blobs, as s3://BUCKET or s3://BUCKET/PREFIX; the data folder when absent. Credentials
+    /// come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or from the role of the machine or the pod. The first start
+    /// brings there what lies in the data folder.
+    #[arg(long, env = "ATELIER_BLOBS", value_name = "S3-ADDRESS")]
+    pub blobs: Option<String>,
+
+    /// Where the store is, as https://HOST:PORT; AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or Amazon's when absent.
+    #[arg(long, env = "ATELIER_BLOBS_ENDPOINT", value_name = "URL", requires = "blobs")]
+    pub blobs_endpoint: Option<String>,
+
+    /// The store's region; AWS_REGION, AWS_DEFAULT_REGION or us-east-1 when absent.
+    #[arg(long, env = "ATELIER_BLOBS_REGION", value_name = "REGION", requires = "blobs")]
+    pub blobs_region: Option<String>,
+
+    /// Name buckets in the path rather than in the host, as MinIO and other small stores have it.
+    #[arg(long, requires = "blobs")]
+    pub blobs_path_style: bool,
+
+    /// Speak plain HTTP to the store: only where nobody else is on the line.
+    #[arg(long, requires = "blobs")]
+    pub blobs_allow_http: bool,
+}
+
 /// What to load and how to run it.
 #[derive(Debug, Clone, Args)]
 pub struct EngineArgs {
@@ -238,6 +268,9 @@ pub enum TenantCommand {
         /// Where its rows are, on PostgreSQL; with the others' when absent.
         #[arg(long, value_enum)]
         separation: Option<SeparationArg>,
+        /// Bucket of its own for its blobs, which must exist; the shared one when absent.
+        #[arg(long, value_name = "BUCKET")]
+        bucket: Option<String>,
     },
     /// List all tenants.
     List,
@@ -249,13 +282,29 @@ pub enum TenantCommand {
         #[arg(value_enum)]
         plan: PlanArg,
     },
-    /// Move a tenant's rows to a place of another kind, on PostgreSQL; its clients notice a pause.
+    /// Move a tenant's rows to a place of another kind, on PostgreSQL, or its blobs to another bucket; its clients notice
+    /// a pause.
+    #[command(group(clap::ArgGroup::new("where").required(true).multiple(true)))]
     Move {
         /// The tenant.
         name: String,
-        /// Where to.
-        #[arg(long, value_enum)]
-        separation: SeparationArg,
+        /// Where its rows go.
+        #[arg(long, value_enum, group = "where")]
+        separation: Option<SeparationArg>,
+        /// Where its blobs go: a bucket of its own, which must exist.
+        #[arg(long, value_name = "BUCKET", group = "where", conflicts_with = "shared_bucket")]
+        bucket: Option<String>,
+        /// Its blobs go to the bucket that tenants share.
+        #[arg(long, group = "where")]
+        shared_bucket: bool,
+    },
+    /// Write all that a tenant has into one archive: sources, runs, versions with their adapters, usage, audit trail.
+    Export {
+        /// The tenant.
+        name: String,
+        /// File to write, a tar.gz; it must not exist.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
     },
     /// Let a tenant do nothing for now: its keys answer 403, its streams are cut, its runs wait; its data stays.
     Suspend {
@@ -451,6 +500,9 @@ pub enum RootKeyCommand {
         /// Where rows are.
         #[command(flatten)]
         database: DatabaseArgs,
+        /// Where blobs are.
+        #[command(flatten)]
+        blobs: BlobArgs,
         /// Where the root key is.
         #[command(flatten)]
         root_key: RootKeyArgs,

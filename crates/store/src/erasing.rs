@@ -83,6 +83,18 @@ const PEOPLE: [(&str, &str, &str); 6] = [
     ),
 ];
 
+/// Tables of PostgreSQL's that tenants share and that hold, unsealed, what a tenant chose.
+const PLAIN_TABLES: [&str; 8] = [
+    "atelier.keys",
+    "atelier.service_accounts",
+    "atelier.invites",
+    "atelier.users",
+    "atelier.projects",
+    "atelier.tenants",
+    "atelier_tenants.runs",
+    "atelier_tenants.versions",
+];
+
 impl Store {
     /// Erases the tenant: its keys are worthless at once and its name is free; then all that it had is removed, counted
     /// in the certificate that is the answer. The usage ledger keeps its rows, they are the operator's books, and so
@@ -146,8 +158,9 @@ impl Store {
 
     /// Removes what a tenant had, step by step.
     async fn erase(&self, tenant: TenantId) -> Result<Erasure, StoreError> {
+        const FORGET: &str = "UPDATE tenants SET name = id, cache_salt = $2 WHERE id = $1";
+        const ERASED: &str = "UPDATE tenants SET erased_at = $2 WHERE id = $1";
         const COMPLETE: &str = "UPDATE erasures SET completed_at = $2 WHERE tenant_id = $1 AND completed_at IS NULL";
-        const FORGET: &str = "UPDATE tenants SET name = id, cache_salt = $3, erased_at = $2 WHERE id = $1";
         const READ: &str = "SELECT tenant_id, requested_by, requested_at, removed, completed_at FROM erasures
             WHERE tenant_id = $1";
         let bucket = self.bucket_of_erased(tenant).await?;
@@ -156,19 +169,39 @@ impl Store {
         self.inner.tenants.remove(tenant).await?;
         self.inner.blobs.delete_all(tenant, None).await?;
         let control = self.control_for(tenant);
+        let no_salt = [0; 32];
         let mut transaction = control.begin().await?;
         for (_, _, remove) in PEOPLE {
             transaction.execute(remove, values![tenant]).await?;
         }
+        transaction.execute(FORGET, values![tenant, no_salt.as_slice()]).await?;
         transaction.commit(Unrecorded::Place.permit()).await?;
+        self.rewrite_plain_tables(tenant).await;
+        // Empties the log of the control database too, where a file holds it.
         self.destroy_data_keys(tenant).await?;
-        let (now, no_salt) = (self.now(), [0; 32]);
+        let now = self.now();
         let mut transaction = control.begin().await?;
-        transaction.execute(FORGET, values![tenant, now, no_salt.as_slice()]).await?;
+        transaction.execute(ERASED, values![tenant, now]).await?;
         transaction.execute(COMPLETE, values![tenant, now]).await?;
         transaction.commit(Unrecorded::Place.permit()).await?;
         let row = control.fetch_optional(READ, values![tenant]).await?.ok_or(NOT_FOUND)?;
         erasure_of(&row)
+    }
+
+    /// On PostgreSQL a row that is gone stays in its table's file until that is written anew. What is sealed may stay, its
+    /// key is destroyed; tables that hold names and suffixes as they are, are written anew, each locked for as long as
+    /// that takes. Where the owner is not known, or a table stays busy, that is left to the operator.
+    async fn rewrite_plain_tables(&self, tenant: TenantId) {
+        let Some(side) = &self.inner.server else { return };
+        for table in PLAIN_TABLES {
+            if let Err(error) = side.server.rewrite_table(table).await {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(%tenant, table, error, "removed rows stay in the table's file until VACUUM (FULL)");
+            }
+        }
+        if !side.server.knows_owner() {
+            tracing::warn!(%tenant, "removed rows stay in tables' files until the owner says VACUUM (FULL)");
+        }
     }
 
     async fn bucket_of_erased(&self, tenant: TenantId) -> Result<Option<BucketName>, StoreError> {

@@ -56,6 +56,7 @@ pub(crate) const CONTROL: Schema = schema!("control":
     20 "0020_organization",
     22 "0022_audit_chain",
     24 "0024_buckets",
+    25 "0025_no_statistics",
 );
 
 /// The schema of a tenant's database.
@@ -64,6 +65,7 @@ pub(crate) const TENANT: Schema = schema!("tenant":
     2 "0002_identity",
     3 "0003_moving",
     22 "0022_audit_chain",
+    24 "0024_no_statistics",
 );
 
 /// What steps on PostgreSQL may call.

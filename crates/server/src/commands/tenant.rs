@@ -1,12 +1,14 @@
-//! `atelier tenant`: create, list, plan, move, suspend, resume, rotate-key, delete.
+//! `atelier tenant`: create, list, plan, move, export, suspend, resume, rotate-key, delete.
 
+use std::fs::File;
 use std::io::{IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Result, bail};
 use jiff::Timestamp;
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::cli::{SeparationArg, TenantCommand};
 use crate::client::Client;
@@ -16,8 +18,9 @@ use crate::output::{Output, table};
 pub async fn run(data: &Path, command: TenantCommand, output: Output) -> Result<()> {
     let client = Client::find(data)?;
     match command {
-        TenantCommand::Create { name, plan, separation } => {
-            let tenant = create(&client, &name, plan.name(), separation.map(SeparationArg::name)).await?;
+        TenantCommand::Create { name, plan, separation, bucket } => {
+            let place = Place { separation: separation.map(SeparationArg::name), bucket: bucket.as_deref() };
+            let tenant = create(&client, &name, plan.name(), place).await?;
             output.result(&tenant, || {
                 format!(
                     "Created tenant {name} on plan {}.\nKey (shown only now): {}\nNext: atelier learn --tenant {name} \
@@ -39,10 +42,18 @@ pub async fn run(data: &Path, command: TenantCommand, output: Output) -> Result<
                 format!("Tenant {name} is on plan {} now; its key and its model name stay.", plan.name())
             })
         }
-        TenantCommand::Move { name, separation } => {
-            let body = json!({"separation": separation.name()});
+        TenantCommand::Move { name, separation, bucket, shared_bucket } => {
+            let bucket = if shared_bucket { Some("") } else { bucket.as_deref() };
+            let body = Place { separation: separation.map(SeparationArg::name), bucket }.into_body();
             let tenant = client.send(Method::PATCH, &format!("/v1/tenants/{name}"), &body).await?;
-            output.result(&tenant, || format!("The rows of {name} are kept by {} now.", separation.name()))
+            output.result(&tenant, || moved(&name, &tenant))
+        }
+        TenantCommand::Export { name, out } => {
+            let exported = export(client.for_tenant(Some(&name)), &name, &out).await?;
+            output.result(&exported, || {
+                let bytes = &exported["bytes"];
+                format!("All of {name} is in {}: {bytes} bytes. manifest.json in it says what.", out.display())
+            })
         }
         TenantCommand::Suspend { name } => {
             let tenant = set_status(&client, &name, "suspended").await?;
@@ -73,12 +84,30 @@ pub async fn run(data: &Path, command: TenantCommand, output: Output) -> Result<
     }
 }
 
-/// Creates a tenant: `{"id", "name", "plan", "key"}`.
-pub async fn create(client: &Client, name: &str, plan: &str, separation: Option<&str>) -> Result<Value> {
-    let mut body = json!({"name": name, "plan": plan});
-    if let Some(separation) = separation {
-        body["separation"] = separation.into();
+/// Where a tenant's rows and blobs are to be, where that was said.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Place<'a> {
+    /// How its rows are kept apart.
+    pub separation: Option<&'a str>,
+    /// The bucket of its blobs; nothing for the one that tenants share.
+    pub bucket: Option<&'a str>,
+}
+
+impl Place<'_> {
+    fn into_body(self) -> Value {
+        let said = [("separation", self.separation), ("bucket", self.bucket)];
+        said.into_iter()
+            .filter_map(|(field, value)| Some((field.to_owned(), json!(value?))))
+            .collect::<Map<_, _>>()
+            .into()
     }
+}
+
+/// Creates a tenant: `{"id", "name", "plan", "key"}`.
+pub async fn create(client: &Client, name: &str, plan: &str, place: Place<'_>) -> Result<Value> {
+    let mut body = place.into_body();
+    body["name"] = name.into();
+    body["plan"] = plan.into();
     let tenant = client.send(Method::POST, "/v1/tenants", &body).await?;
     Ok(json!({
         "id": tenant["id"], "name": tenant["name"], "plan": tenant["plan"], "key": tenant["key"]["value"],
@@ -87,6 +116,33 @@ pub async fn create(client: &Client, name: &str, plan: &str, separation: Option<
 
 async fn set_status(client: &Client, name: &str, status: &str) -> Result<Value> {
     client.send(Method::PATCH, &format!("/v1/tenants/{name}"), &json!({"status": status})).await
+}
+
+fn moved(name: &str, tenant: &Value) -> String {
+    let bucket = tenant["bucket"].as_str().unwrap_or("the one that tenants share");
+    format!("The rows of {name} are kept by {} now; the bucket of its blobs is {bucket}.", text(&tenant["separation"]))
+}
+
+/// Writes the archive beside its place and moves it there when it is whole.
+async fn export(client: Client, name: &str, out: &Path) -> Result<Value> {
+    if out.exists() {
+        bail!("{} is there already. Name a file that is not.", out.display());
+    }
+    let mut draft = out.as_os_str().to_owned();
+    draft.push(".part");
+    let draft = Path::new(&draft);
+    // It holds the tenant's code.
+    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(draft)?;
+    let downloaded = client.download("/v1/organization/export", &mut file).await;
+    let written = downloaded.and_then(|bytes| {
+        file.sync_all()?;
+        std::fs::rename(draft, out)?;
+        Ok(bytes)
+    });
+    if written.is_err() {
+        let _ = std::fs::remove_file(draft);
+    }
+    Ok(json!({"tenant": name, "file": out, "bytes": written?}))
 }
 
 fn rows_of_tenants(tenants: &Value) -> Vec<Vec<String>> {

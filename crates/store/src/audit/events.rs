@@ -101,6 +101,8 @@ kinds! {
         MOVE_ALIAS of MoveAlias => "move_alias", "alias.moved";
         /// An adapter was given out.
         EXPORT_ADAPTER of ReadSources => "export_adapter", "adapter.exported";
+        /// All of a tenant was given out.
+        EXPORT_TENANT of ReadAudit => "export_tenant", "organization.exported";
         /// A key was made.
         CREATE_KEY of ManageKeys => "create_key", "api_key.created";
         /// A key may do something else, or is called otherwise.

@@ -137,7 +137,7 @@ async fn a_large_blob_goes_in_parts_and_leaves_none_behind() {
 
 /// Prefixes that begin like a tenant's, or end like it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn case_19_a_prefix_that_looks_alike_is_nobodys_business() {
+async fn a_prefix_that_looks_alike_is_nobodys_business() {
     let (world, server) = world_with_server(Backend::Sqlite).await;
     let (acme, other) = (world.tenant("acme", Plan::Tuned).await, world.tenant("other", Plan::Tuned).await);
     let (source, others) = (world.source(&acme).await, world.source(&other).await);

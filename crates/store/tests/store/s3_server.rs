@@ -15,8 +15,8 @@ pub const ACCESS_KEY: &str = "AKIDATELIERTEST";
 pub const SECRET_KEY: &str = "a-secret-that-nobody-may-print/7f";
 /// The bucket that is there from the start.
 pub const SHARED_BUCKET: &str = "shared-code";
-/// Says where the server of a folder listens.
-const ENDPOINT_FILE: &str = ".endpoint";
+/// Says, in a server's folder, where it listens.
+pub const ENDPOINT_FILE: &str = ".endpoint";
 
 /// A server on a loopback port. Ends when it is dropped; what it holds stays.
 pub struct S3Server {
@@ -37,11 +37,6 @@ impl S3Server {
         server
     }
 
-    /// Where the server of a folder listens; none where there is none.
-    pub fn endpoint_in(folder: &Path) -> Option<String> {
-        fs::read_to_string(folder.join(ENDPOINT_FILE)).ok()
-    }
-
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -53,11 +48,6 @@ impl S3Server {
     /// Where it lies what a bucket holds.
     pub fn bucket(&self, name: &str) -> PathBuf {
         self.folder.join(name)
-    }
-
-    /// Lets it run as long as the process.
-    pub fn outlive_the_test(mut self) {
-        self.running.take().map(|(stop, thread)| (Box::leak(Box::new(stop)), thread));
     }
 
     /// Cuts every connection and takes no more.

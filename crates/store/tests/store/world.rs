@@ -18,7 +18,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::postgres::TestDatabase;
-use crate::s3_server::{ACCESS_KEY, S3Server, SECRET_KEY, SHARED_BUCKET};
+use crate::s3_server::{ACCESS_KEY, ENDPOINT_FILE, S3Server, SECRET_KEY, SHARED_BUCKET};
 
 /// Where a world keeps what its S3 server holds, beside its data folder.
 pub const S3_FOLDER: &str = "s3";
@@ -167,7 +167,7 @@ impl World {
     /// finds the same bucket.
     pub async fn open_on_s3(backend: Backend) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        S3Server::start(&folder.path().join(S3_FOLDER)).outlive_the_test();
+        Box::leak(Box::new(S3Server::start(&folder.path().join(S3_FOLDER))));
         Self::open_in(backend, folder).await
     }
 
@@ -282,9 +282,9 @@ pub fn open_options(database: DatabaseOptions, folder: std::path::PathBuf, clock
 
 /// Where blobs are of a world in this folder.
 pub fn blob_options(world: &std::path::Path) -> BlobOptions {
-    match S3Server::endpoint_in(&world.join(S3_FOLDER)) {
-        Some(endpoint) => BlobOptions::S3(s3_options(&endpoint)),
-        None => BlobOptions::Folder,
+    match std::fs::read_to_string(world.join(S3_FOLDER).join(ENDPOINT_FILE)) {
+        Ok(endpoint) => BlobOptions::S3(s3_options(&endpoint)),
+        Err(_) => BlobOptions::Folder,
     }
 }
 
