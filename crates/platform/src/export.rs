@@ -308,8 +308,9 @@ fn write_archive(line: Line, rights: &Rights) -> Result<(), PlatformError> {
     let (runs, events) = write_runs(&mut archive, rights)?;
     let versions = write_versions(&mut archive, rights)?;
     let usage = write_usage(&mut archive, rights)?;
-    let audit = write_audit(&mut archive, rights)?;
+    // Checked first: all that the check saw is then read, and what is done meanwhile besides.
     let chains = line.wait(store.verify_audit(&rights.audit))?;
+    let audit = write_audit(&mut archive, rights)?;
     let chains: Vec<Value> = chains
         .iter()
         .map(|chain| {

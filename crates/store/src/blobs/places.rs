@@ -293,6 +293,8 @@ impl BlobPlace {
 
     /// Whether blobs can be put, listed, read and removed there.
     pub(crate) async fn try_out(&self) -> Result<(), StoreError> {
+        // Some stores make a bucket of a put.
+        self.answers().await?;
         let content: [u8; 16] = random_bytes()?;
         let name: [u8; 16] = random_bytes()?;
         let name = name.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
