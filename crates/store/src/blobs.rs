@@ -21,8 +21,8 @@ use self::places::{BlobPlaces, location};
 use crate::data_keys::{self, DataKeys};
 use crate::error::StoreError;
 use crate::open::Store;
-use crate::seal::Bound;
 use crate::sql::Database;
+use atelier_seal::Bound;
 
 pub use self::places::BlobOptions;
 pub use self::s3::{S3_SETTINGS, S3Address, S3Options};

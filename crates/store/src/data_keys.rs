@@ -22,9 +22,9 @@ use crate::audit::Unrecorded;
 use crate::error::StoreError;
 use crate::open::Store;
 use crate::root_key::RootKey;
-use crate::seal::{self, Bound, KEY_BYTES, SecretKey};
 use crate::sql::{Row, Transaction, values};
 use crate::text_enum;
+use atelier_seal::{self as seal, Bound, KEY_BYTES, SecretKey};
 
 /// The generation that a tenant begins with.
 pub(crate) const FIRST_GENERATION: u32 = 1;
@@ -124,7 +124,7 @@ impl DataKeys {
     /// Seals the content of a blob.
     pub(crate) fn seal_blob(&self, bound: &Bound, content: &[u8]) -> Result<Bytes, StoreError> {
         let (generation, key) = self.newest_key()?;
-        seal::seal(key, generation, self.tenant, bound, content).map(Bytes::from)
+        Ok(seal::seal(key, generation, self.tenant, bound, content)?.into())
     }
 
     /// Opens a blob, with the generation that it was sealed with; the blob as it was when it does not open.
@@ -339,7 +339,7 @@ fn wrap(
     hashing: &SecretKey,
 ) -> Result<Vec<u8>, StoreError> {
     let both = Zeroizing::new([key.expose().as_slice(), hashing.expose().as_slice()].concat());
-    seal::seal(&root_key.wrapping(), WRAP_GENERATION, tenant, &wrap_bound(generation, state), &both)
+    Ok(seal::seal(&root_key.wrapping(), WRAP_GENERATION, tenant, &wrap_bound(generation, state), &both)?)
 }
 
 fn unwrap_all(root_key: &RootKey, tenant: TenantId, rows: &[Row]) -> Result<DataKeys, StoreError> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use atelier_access::Denied;
 use atelier_domain::{BucketName, Separation, TenantId};
+use atelier_seal::SealError;
 
 use crate::walls::WallFinding;
 
@@ -236,6 +237,12 @@ pub enum StoreError {
         #[source]
         source: Arc<dyn Error + Send + Sync>,
     },
+}
+
+impl From<SealError> for StoreError {
+    fn from(error: SealError) -> Self {
+        Self::io("seal what a tenant gave or made", std::io::Error::other(error.to_string()))
+    }
 }
 
 impl StoreError {

@@ -7,9 +7,9 @@
 //! [`tenants`] and [`keys`] (remembered by `key_cache`) say who there is; [`models`] says what
 //! may serve a request, [`usage`] what it used (written by `ledger`); [`sources`], [`runs`], [`jobs`] and [`versions`]
 //! are the learning line; [`blobs`] stands beside, and [`audit`] is written by all. What a tenant gave or made is
-//! encrypted: `root_key` wraps the `data_keys`, `seal` says how they are used, `sealing` brings older data under them and
-//! `rotation` changes them. `sql` alone names the database drivers, `migrate` holds the schema, and `walls` sees that it
-//! still stands.
+//! encrypted: `root_key` wraps the `data_keys`, the crate `atelier_seal` says how they are used, `sealing` brings older
+//! data under them and `rotation` changes them. `sql` alone names the database drivers, `migrate` holds the schema, and
+//! `walls` sees that it still stands.
 //!
 //! Invariants: a row is found only through its tenant; blobs and the columns that hold a tenant's content are sealed
 //! with its key, and open in their own place only; a job's result is published in the transaction that finishes the
@@ -36,7 +36,6 @@ mod places;
 mod root_key;
 mod rotation;
 pub mod runs;
-mod seal;
 mod sealing;
 pub mod sources;
 mod sql;

@@ -20,8 +20,8 @@ use crate::audit::Unrecorded;
 use crate::error::StoreError;
 use crate::open::SECRET_FILE_MODE;
 use crate::places::sync_folder_of;
-use crate::seal::{KEY_BYTES, SecretKey};
 use crate::sql::{Database, Transaction, values};
+use atelier_seal::{KEY_BYTES, SecretKey};
 
 /// The file of the data folder that holds the root key unless it is elsewhere.
 pub const ROOT_KEY_FILE: &str = "root-key";
@@ -44,7 +44,7 @@ pub struct RootKey(SecretKey);
 
 impl RootKey {
     pub(crate) fn generate() -> Result<Self, StoreError> {
-        SecretKey::generate().map(Self)
+        Ok(Self(SecretKey::generate()?))
     }
 
     /// What the database knows the key by. It says nothing about the key.

@@ -11,9 +11,9 @@ use crate::data_keys::DataKeys;
 use crate::error::StoreError;
 use crate::jobs;
 use crate::open::{Store, random_bytes};
-use crate::seal::Bound;
 use crate::sql::{Row, Transaction, values};
 use crate::text_enum;
+use atelier_seal::Bound;
 
 text_enum! {
     /// Where a run stands.

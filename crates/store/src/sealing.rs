@@ -15,10 +15,10 @@ use crate::data_keys::{self, DataKeys, NewGeneration, SealingState};
 use crate::error::StoreError;
 use crate::open::Store;
 use crate::runs;
-use crate::seal::Bound;
 use crate::sources;
 use crate::sql::{Database, Row, Transaction, values};
 use crate::versions;
+use atelier_seal::Bound;
 
 #[cfg(test)]
 mod tests;

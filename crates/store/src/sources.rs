@@ -11,9 +11,9 @@ use crate::audit::events::{CREATE_SOURCE, DELETE_SOURCE};
 use crate::data_keys::DataKeys;
 use crate::error::StoreError;
 use crate::open::{Store, random_bytes};
-use crate::seal::Bound;
 use crate::sql::{Row, values};
 use crate::text_enum;
+use atelier_seal::Bound;
 
 text_enum! {
     /// How a source came.

@@ -11,8 +11,8 @@ use crate::error::StoreError;
 use crate::jobs::{self, JobState, Lease};
 use crate::open::Store;
 use crate::runs::{self, RunState};
-use crate::seal::Bound;
 use crate::sql::{Row, Transaction, values};
+use atelier_seal::Bound;
 
 /// A version to be published.
 #[derive(Debug, Clone)]

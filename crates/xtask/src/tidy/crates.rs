@@ -5,6 +5,7 @@ use super::{Finding, Tree};
 /// Every edge between our crates that may be, with its reason. An edge that is not here needs a decision, not a line.
 const ALLOWED_EDGES: &[(&str, &str, &str)] = &[
     ("access", "domain", "callers and resources are named by domain's ids"),
+    ("seal", "domain", "what is sealed is bound to a tenant's id"),
     ("model", "kernels", "the transformer is made of kernels"),
     ("engine", "model", "a step is one forward pass"),
     ("engine", "domain", "limits, token counts and clock"),
@@ -12,6 +13,7 @@ const ALLOWED_EDGES: &[(&str, &str, &str)] = &[
     ("trainer", "domain", "limits and the names of languages and runs"),
     ("trainer", "kernels", "the optimiser is a kernel, and options name the tier"),
     ("store", "access", "every function takes a Granted<_>"),
+    ("store", "seal", "what a tenant gave or made lies sealed"),
     ("store", "domain", "rows are made of domain's types"),
     ("platform", "store", "use cases read and write rows and blobs"),
     ("platform", "access", "use cases turn a Caller into a grant"),

@@ -3,6 +3,9 @@
 //! AES-256-GCM-SIV (RFC 8452) under a random nonce of 96 bits. What is sealed is bound to the tenant, to its kind and to
 //! the fields that name it; under any other binding it does not open. A repeated nonce would show only that two contents
 //! under one binding are the same.
+//!
+//! A crate of its own because the cipher's loops are generic and so are compiled where it is used: this little is
+//! optimised in tests too, and the store, which is large, need not be.
 
 use std::fmt::{self, Display, Write};
 
@@ -11,11 +14,19 @@ use aes_gcm_siv::{AeadInOut, AesGcmSiv, KeyInit, Nonce, Tag};
 use atelier_domain::TenantId;
 use zeroize::Zeroizing;
 
-use crate::error::StoreError;
-use crate::open::random_bytes;
+/// Why nothing was sealed, or no key was made.
+#[derive(Debug, thiserror::Error)]
+pub enum SealError {
+    /// The operating system gave no random bytes.
+    #[error("cannot get random bytes: {0}")]
+    Random(getrandom::Error),
+    /// The content is longer than the cipher takes, 64 GiB.
+    #[error("what is to be sealed is too large")]
+    TooLarge,
+}
 
 /// Bytes of every key here.
-pub(crate) const KEY_BYTES: usize = 32;
+pub const KEY_BYTES: usize = 32;
 /// Begins every sealed content: the version of the layout.
 const FORMAT: u8 = 1;
 const GENERATION_BYTES: usize = size_of::<u32>();
@@ -24,28 +35,33 @@ const NONCE_BYTES: usize = 12;
 const HEADER_BYTES: usize = 1 + GENERATION_BYTES + NONCE_BYTES;
 const TAG_BYTES: usize = 16;
 /// Bytes by which what is sealed is longer than what it was.
-pub(crate) const OVERHEAD_BYTES: usize = HEADER_BYTES + TAG_BYTES;
+pub const OVERHEAD_BYTES: usize = HEADER_BYTES + TAG_BYTES;
 
 /// A secret of this module's length. Overwritten when it is dropped, and printed as nothing.
 #[derive(Clone)]
-pub(crate) struct SecretKey(Zeroizing<[u8; KEY_BYTES]>);
+pub struct SecretKey(Zeroizing<[u8; KEY_BYTES]>);
 
 impl SecretKey {
-    pub(crate) fn new(bytes: [u8; KEY_BYTES]) -> Self {
+    /// The key of these bytes.
+    pub fn new(bytes: [u8; KEY_BYTES]) -> Self {
         Self(Zeroizing::new(bytes))
     }
 
-    pub(crate) fn generate() -> Result<Self, StoreError> {
+    /// A key of the operating system's random bytes.
+    ///
+    /// # Errors
+    /// There are none.
+    pub fn generate() -> Result<Self, SealError> {
         random_bytes().map(Self::new)
     }
 
     /// Only to be wrapped, written to its file, or derived from.
-    pub(crate) fn expose(&self) -> &[u8; KEY_BYTES] {
+    pub fn expose(&self) -> &[u8; KEY_BYTES] {
         &self.0
     }
 
     /// A key for one purpose: one says nothing about another, nor about this.
-    pub(crate) fn derive(&self, purpose: &str) -> Self {
+    pub fn derive(&self, purpose: &str) -> Self {
         Self::new(blake3::derive_key(purpose, self.expose()))
     }
 }
@@ -59,13 +75,14 @@ impl fmt::Debug for SecretKey {
 /// What a content is, and the fields that say which one: a source's name, of this id. Written to errors as it is, so no
 /// field of it is a secret.
 #[derive(Debug, Clone)]
-pub(crate) struct Bound {
+pub struct Bound {
     kind: &'static str,
     fields: Vec<String>,
 }
 
 impl Bound {
-    pub(crate) fn new(kind: &'static str, fields: &[&dyn Display]) -> Self {
+    /// A kind of content, and the fields that name one.
+    pub fn new(kind: &'static str, fields: &[&dyn Display]) -> Self {
         Self { kind, fields: fields.iter().map(ToString::to_string).collect() }
     }
 
@@ -92,13 +109,16 @@ impl Display for Bound {
 }
 
 /// Seals a content under a key of this generation.
-pub(crate) fn seal(
+///
+/// # Errors
+/// There are no random bytes, or the content is longer than 64 GiB.
+pub fn seal(
     key: &SecretKey,
     generation: u32,
     tenant: TenantId,
     bound: &Bound,
     content: &[u8],
-) -> Result<Vec<u8>, StoreError> {
+) -> Result<Vec<u8>, SealError> {
     let nonce: [u8; NONCE_BYTES] = random_bytes()?;
     let mut sealed = Vec::with_capacity(content.len() + OVERHEAD_BYTES);
     sealed.push(FORMAT);
@@ -108,14 +128,12 @@ pub(crate) fn seal(
     sealed.extend_from_slice(content);
     let tag =
         cipher(key).encrypt_inout_detached(&Nonce::from(nonce), &associated, (&mut sealed[HEADER_BYTES..]).into());
-    // The cipher takes 64 GiB; every limit of ours is far below.
-    let tag = tag.map_err(|_| StoreError::TooLarge { what: "what is to be sealed", limit: usize::MAX })?;
-    sealed.extend_from_slice(&tag);
+    sealed.extend_from_slice(&tag.map_err(|_| SealError::TooLarge)?);
     Ok(sealed)
 }
 
 /// The generation of the key that this was sealed with; none when it was not sealed here.
-pub(crate) fn generation_of(sealed: &[u8]) -> Option<u32> {
+pub fn generation_of(sealed: &[u8]) -> Option<u32> {
     if sealed.len() < OVERHEAD_BYTES || sealed[0] != FORMAT {
         return None;
     }
@@ -124,7 +142,7 @@ pub(crate) fn generation_of(sealed: &[u8]) -> Option<u32> {
 
 /// Opens in place: the bytes of the content, which lie where they were sealed. None when it was sealed with another key,
 /// bound to something else or changed; the bytes are as they were then.
-pub(crate) fn open<'a>(key: &SecretKey, tenant: TenantId, bound: &Bound, sealed: &'a mut [u8]) -> Option<&'a mut [u8]> {
+pub fn open<'a>(key: &SecretKey, tenant: TenantId, bound: &Bound, sealed: &'a mut [u8]) -> Option<&'a mut [u8]> {
     generation_of(sealed)?;
     let (header, rest) = sealed.split_at_mut(HEADER_BYTES);
     let (content, tag) = rest.split_at_mut(rest.len() - TAG_BYTES);
@@ -136,13 +154,16 @@ pub(crate) fn open<'a>(key: &SecretKey, tenant: TenantId, bound: &Bound, sealed:
     Some(content)
 }
 
-/// Where the content lies in what is sealed.
-pub(crate) fn content_range(sealed_bytes: usize) -> std::ops::Range<usize> {
+/// Where the content lies in what is sealed, whose length is given.
+///
+/// # Panics
+/// If nothing sealed is so short.
+pub fn content_range(sealed_bytes: usize) -> std::ops::Range<usize> {
     HEADER_BYTES..sealed_bytes - TAG_BYTES
 }
 
 /// A keyed hash, as text: the same content gives the same hash, and nothing is learned from it without the key.
-pub(crate) fn keyed_hash(key: &SecretKey, kind: &str, content: &[u8]) -> String {
+pub fn keyed_hash(key: &SecretKey, kind: &str, content: &[u8]) -> String {
     let mut hasher = blake3::Hasher::new_keyed(key.expose());
     for field in [kind.as_bytes(), content] {
         hasher.update(&(field.len() as u64).to_le_bytes()).update(field);
@@ -153,6 +174,12 @@ pub(crate) fn keyed_hash(key: &SecretKey, kind: &str, content: &[u8]) -> String 
         let _ = write!(text, "{byte:02x}");
     }
     text
+}
+
+fn random_bytes<const N: usize>() -> Result<[u8; N], SealError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(SealError::Random)?;
+    Ok(bytes)
 }
 
 fn cipher(key: &SecretKey) -> AesGcmSiv<Aes256> {
