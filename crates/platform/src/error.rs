@@ -273,37 +273,14 @@ impl From<StoreError> for PlatformError {
                     retry_after_ms: RETRY_AFTER_MS,
                 }
             }
-            StoreError::BlobsUnreachable { source } => {
-                tracing::error!(error = &*source as &dyn std::error::Error, "the blob store cannot be reached");
-                Self::StorageAway
-            }
-            StoreError::BucketUnusable { bucket, source } => {
-                tracing::error!(%bucket, error = &*source as &dyn std::error::Error, "a bucket cannot be used");
-                Self::Conflict {
-                    message: format!(
-                        "The bucket `{bucket}` cannot be written, read and listed. Make it, let the server's \
-                         credentials use it, and try again; the server's log says what the store answered."
-                    ),
-                    code: "bucket_unusable",
-                }
-            }
-            StoreError::BucketTaken => Self::Conflict {
-                message: "That bucket is another tenant's, or the one that tenants share. Name another.".to_owned(),
-                code: "bucket_taken",
-            },
-            StoreError::BucketsUnsupported => Self::invalid(
-                "This server keeps blobs in its data folder, where no tenant has a bucket. Start it with --blobs.",
-                "bucket",
-                "unsupported_bucket",
-            ),
+            StoreError::BlobsUnreachable { .. }
+            | StoreError::BucketUnusable { .. }
+            | StoreError::BucketTaken
+            | StoreError::BucketsUnsupported
+            | StoreError::UnsupportedSeparation { .. } => of_a_place(error),
             StoreError::NulInText => {
                 Self::invalid("Text must not contain the character NUL. Leave it out.", None, "invalid_value")
             }
-            StoreError::UnsupportedSeparation { separation } => Self::invalid(
-                format!("This server's database cannot keep a tenant apart by `{separation}`."),
-                "separation",
-                "unsupported_separation",
-            ),
             StoreError::OthersAtWork => Self::Conflict {
                 message: "Other servers work on this database. A tenant moves only when there is one: stop the others."
                     .to_owned(),
@@ -316,6 +293,41 @@ impl From<StoreError> for PlatformError {
             },
             other => Self::Store(other),
         }
+    }
+}
+
+/// What is wrong with where rows and blobs are, or are to be.
+fn of_a_place(error: StoreError) -> PlatformError {
+    match error {
+        StoreError::BlobsUnreachable { source } => {
+            tracing::error!(error = &*source as &dyn std::error::Error, "the blob store cannot be reached");
+            PlatformError::StorageAway
+        }
+        StoreError::BucketUnusable { bucket, source } => {
+            tracing::error!(%bucket, error = &*source as &dyn std::error::Error, "a bucket cannot be used");
+            PlatformError::Conflict {
+                message: format!(
+                    "The bucket `{bucket}` cannot be written, read and listed. Make it, let the server's \
+                     credentials use it, and try again; the server's log says what the store answered."
+                ),
+                code: "bucket_unusable",
+            }
+        }
+        StoreError::BucketTaken => PlatformError::Conflict {
+            message: "That bucket is another tenant's, or the one that tenants share. Name another.".to_owned(),
+            code: "bucket_taken",
+        },
+        StoreError::BucketsUnsupported => PlatformError::invalid(
+            "This server keeps blobs in its data folder, where no tenant has a bucket. Start it with --blobs.",
+            "bucket",
+            "unsupported_bucket",
+        ),
+        StoreError::UnsupportedSeparation { separation } => PlatformError::invalid(
+            format!("This server's database cannot keep a tenant apart by `{separation}`."),
+            "separation",
+            "unsupported_separation",
+        ),
+        other => PlatformError::Store(other),
     }
 }
 

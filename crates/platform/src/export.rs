@@ -4,6 +4,8 @@
 //! which names every file with its digest: an archive without one was cut short. Whoever may see each of the parts may
 //! have them all at once; while the archive is on its way its key is looked at again and again.
 
+mod turns;
+
 use std::io::Write;
 use std::sync::Arc;
 
@@ -19,11 +21,13 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 
 use crate::error::PlatformError;
 use crate::models::tenant_of;
 use crate::platform::Platform;
+
+pub(crate) use turns::Exports;
 
 /// The layout of the archive, for whoever reads one later.
 const FORMAT: &str = "atelier-export-1";
@@ -498,50 +502,5 @@ fn chain_name(kind: ChainKind) -> &'static str {
         ChainKind::Operator => "operator",
         ChainKind::Administration => "administration",
         ChainKind::Work => "work",
-    }
-}
-
-/// Exports on their way, few at once and one of each tenant.
-#[derive(Debug)]
-pub(crate) struct Exports {
-    all: Arc<tokio::sync::Semaphore>,
-    tenants: Arc<parking_lot::Mutex<std::collections::HashSet<TenantId>>>,
-}
-
-/// A place among them; given back when dropped.
-#[derive(Debug)]
-pub(crate) struct Turn {
-    _place: OwnedSemaphorePermit,
-    tenant: TenantId,
-    tenants: Arc<parking_lot::Mutex<std::collections::HashSet<TenantId>>>,
-}
-
-impl Default for Exports {
-    fn default() -> Self {
-        let all = Arc::new(tokio::sync::Semaphore::new(atelier_domain::limits::EXPORTS_MAX));
-        Self { all, tenants: Arc::default() }
-    }
-}
-
-impl Exports {
-    fn begin(&self, tenant: TenantId) -> Result<Turn, PlatformError> {
-        const RETRY_AFTER_MS: u64 = 10_000;
-        let place = Arc::clone(&self.all).try_acquire_owned().map_err(|_| PlatformError::Overloaded {
-            message: "Other organizations are being exported. Try again in a while.",
-            retry_after_ms: RETRY_AFTER_MS,
-        })?;
-        if !self.tenants.lock().insert(tenant) {
-            return Err(PlatformError::TooManyRequests {
-                message: "An export of this organization is on its way already. Wait until it has ended.".to_owned(),
-                retry_after_ms: RETRY_AFTER_MS,
-            });
-        }
-        Ok(Turn { _place: place, tenant, tenants: Arc::clone(&self.tenants) })
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        self.tenants.lock().remove(&self.tenant);
     }
 }
