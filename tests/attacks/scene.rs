@@ -27,6 +27,7 @@ const MEANINGS: &[(&str, Meaning)] = &[
     ("actor_ids", Names("key")),
     ("alias", Plain("\"live\"")),
     ("api_key_ids", Names("key")),
+    ("bucket", Plain("\"no-such-bucket\"")),
     ("bucket_width", Plain("\"1d\"")),
     ("challenge", Plain("\"E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM\"")),
     ("client_id", Plain("\"atelier\"")),
@@ -471,7 +472,8 @@ pub fn is_needed(operation: &Operation, parameter: &Parameter) -> bool {
 }
 
 /// Operations whose answer grows by being read: an adapter that is given out is on record, and so is a refusal.
-const WRITTEN_BY_READING: [&str; 3] = ["usage_completions", "list_audit_logs", "verify_audit_logs"];
+const WRITTEN_BY_READING: [&str; 4] =
+    ["usage_completions", "list_audit_logs", "verify_audit_logs", "export_organization"];
 
 /// Operations that pack megabytes.
 const LONG: [&str; 1] = ["export_adapter"];

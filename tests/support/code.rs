@@ -66,7 +66,7 @@ fn text(style: Style, file: usize) -> String {
 }
 
 /// The files of a small code base.
-fn files(style: Style, count: usize) -> Vec<(String, String)> {
+pub fn files(style: Style, count: usize) -> Vec<(String, String)> {
     (0..count).map(|file| (format!("desk/{}_{file}.py", NOUNS[file % 14]), text(style, file))).collect()
 }
 

@@ -9,13 +9,16 @@ mod code;
 mod issuer;
 #[path = "../../crates/store/tests/store/postgres.rs"]
 mod postgres;
+#[path = "../../crates/store/tests/store/s3_server.rs"]
+mod s3_server;
 mod server;
 mod user;
 
-pub use code::{Archive, Style, archive_of, archive_with, write_code};
+pub use code::{Archive, Style, archive_of, archive_with, files, write_code};
 pub use issuer::{CLIENT_ID, CLIENT_SECRET, Issuer};
 pub use postgres::command as postgres_command;
-pub use server::{Command, Process, World, atelier, quick, shipped_base, start_run};
+pub use s3_server::{S3Server, SECRET_KEY, SHARED_BUCKET};
+pub use server::{Command, Process, SHARED_PREFIX, World, atelier, quick, shipped_base, start_run};
 pub use user::{Answer, User, client_trusting, http, runtime};
 
 /// How long [`wait_until`] waits for what a busy machine does in a moment.

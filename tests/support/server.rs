@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::postgres::TestDatabase;
+use super::s3_server::{ACCESS_KEY, S3Server, SECRET_KEY, SHARED_BUCKET};
 use super::{User, postgres_command};
 
 /// How long a server may take to listen on a machine that is busy with other tests.
@@ -22,12 +23,21 @@ const RUN_PATIENCE: Duration = Duration::from_secs(240);
 const POLL: Duration = Duration::from_millis(50);
 /// Bytes of a server's log that a failed test shows.
 const LOG_SHOWN_BYTES: usize = 4_000;
+/// Where in the shared bucket blobs are.
+pub const SHARED_PREFIX: &str = "one";
 /// Variables that would make a child find another server, folder or base than the test's.
-const OUR_VARIABLES: [&str; 15] = [
+const OUR_VARIABLES: [&str; 22] = [
     "XDG_CONFIG_HOME",
     "ATELIER_DATA",
     "ATELIER_DATABASE",
     "ATELIER_DATABASE_OWNER",
+    "ATELIER_BLOBS",
+    "ATELIER_BLOBS_ENDPOINT",
+    "ATELIER_BLOBS_REGION",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_ENDPOINT_URL",
+    "AWS_REGION",
     "ATELIER_URL",
     "ATELIER_KEY",
     "ATELIER_ROOT_KEY",
@@ -248,6 +258,15 @@ impl World {
         };
         world.serve();
         world
+    }
+
+    /// The same with blobs in a bucket.
+    pub fn start_on_s3(s3: &S3Server, arguments: &[&str]) -> Self {
+        let (address, endpoint) = (format!("s3://{SHARED_BUCKET}/{SHARED_PREFIX}"), s3.endpoint());
+        let mut all = vec!["--blobs", &address, "--blobs-endpoint", &endpoint];
+        all.extend(["--blobs-path-style", "--blobs-allow-http"]);
+        all.extend(arguments);
+        Self::start_with(&all, &[("AWS_ACCESS_KEY_ID", ACCESS_KEY), ("AWS_SECRET_ACCESS_KEY", SECRET_KEY)])
     }
 
     /// Starts a server on the data folder, where none runs.

@@ -15,6 +15,7 @@ mod caller;
 mod completions;
 mod endpoint;
 mod error;
+mod export;
 mod extract;
 #[cfg(debug_assertions)]
 mod faults;

@@ -33,6 +33,9 @@ fn asks(operation: &str) -> Option<&'static [Action]> {
         "list_runs" | "get_run" | "list_run_events" => &[A::ReadRuns],
         "cancel_run" => &[A::CancelRun],
         "list_versions" => &[A::ReadVersions],
+        "export_organization" => {
+            &[A::ReadTenant, A::ReadSources, A::ReadRuns, A::ReadVersions, A::ReadUsage, A::ReadAudit]
+        }
         "export_adapter" => &[A::ReadSources, A::ReadVersions],
         "move_alias" => &[A::MoveAlias],
         "usage_completions" => &[A::ReadUsage],

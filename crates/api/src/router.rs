@@ -18,8 +18,8 @@ use crate::metrics::{self, Metrics};
 use crate::site::{CALLBACK_PATH, Site};
 use crate::state::AppState;
 use crate::{
-    audit, completions, health, keys, models, observe, openapi, organization, runs, sign_in, sign_on, sources, tenants,
-    usage, versions,
+    audit, completions, export, health, keys, models, observe, openapi, organization, runs, sign_in, sign_on, sources,
+    tenants, usage, versions,
 };
 
 /// Every endpoint of the server.
@@ -96,6 +96,9 @@ fn serving() -> Vec<Endpoint> {
             .about("Points `live` at another version: rolls back or forward")
             .takes::<versions::MoveAliasRequest>()
             .gives::<versions::VersionList>(StatusCode::OK),
+        Endpoint::new("export_organization", TenantAdmin, get(export::export_organization), "/v1/organization/export")
+            .about("All that the tenant has, as one tar.gz: sources, runs, versions with their adapters, usage, audit trail")
+            .gives_bytes("application/gzip"),
         Endpoint::new(
             "usage_completions",
             TenantAdmin,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use atelier_domain::{Plan, Separation, Timestamp};
+use atelier_domain::{BucketName, Plan, Separation, Timestamp};
 use atelier_platform::{Erasure, Platform, TenantChange, TenantRecord};
 use axum::Json;
 use axum::extract::State;
@@ -32,6 +32,9 @@ pub struct CreateTenantRequest {
     /// `pooled`, `schema` or `database` on PostgreSQL, `pooled` when absent; always `file` on SQLite.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub separation: Option<String>,
+    /// Name of a bucket of the tenant's own for its blobs, which must exist; the one that tenants share when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bucket: Option<String>,
 }
 
 /// Body of `PATCH /v1/tenants/{tenant}`.
@@ -45,6 +48,10 @@ pub struct UpdateTenantRequest {
     /// is when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub separation: Option<String>,
+    /// Name of a bucket of the tenant's own, which must exist, or nothing (`""`) for the one that tenants share: moves the
+    /// tenant's blobs, which waits until they are there. As it is when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bucket: Option<String>,
     /// `suspended`: its keys answer 403 and its open streams are cut within a second, its runs wait, its data stays; or
     /// `active` again. As it is when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -108,6 +115,8 @@ pub struct TenantObject {
     pub plan: String,
     /// Where its rows are: `file`, `pooled`, `schema` or `database`.
     pub separation: String,
+    /// The bucket of its own in which its blobs are; null where they are with the others'.
+    pub bucket: Option<String>,
     /// `active` or `suspended`.
     pub status: &'static str,
     /// Unix seconds.
@@ -136,7 +145,8 @@ pub async fn create_tenant(
     WireJson(body): WireJson<CreateTenantRequest>,
 ) -> Result<(StatusCode, Json<CreatedTenantObject>), ApiError> {
     let separation = body.separation.as_deref().map(separation).transpose()?;
-    let created = platform.create_tenant_apart(&caller, &body.name, plan(&body.plan)?, separation).await?;
+    let bucket = body.bucket.as_deref().map(bucket).transpose()?;
+    let created = platform.create_tenant_apart(&caller, &body.name, plan(&body.plan)?, separation, bucket).await?;
     let object = CreatedTenantObject { tenant: tenant_object(created.tenant), key: created_key_object(created.key) };
     Ok((StatusCode::CREATED, Json(object)))
 }
@@ -169,6 +179,7 @@ pub async fn update_tenant(
     let change = TenantChange {
         plan: body.plan.as_deref().map(plan).transpose()?,
         separation: body.separation.as_deref().map(separation).transpose()?,
+        bucket: body.bucket.as_deref().map(bucket_or_shared).transpose()?,
         is_suspended: body.status.as_deref().map(is_suspended).transpose()?,
     };
     let record = platform.update_tenant(&caller, &tenant, change).await?;
@@ -228,6 +239,16 @@ fn separation(word: &str) -> Result<Separation, ApiError> {
     })
 }
 
+fn bucket(name: &str) -> Result<BucketName, ApiError> {
+    name.parse().map_err(|error: atelier_domain::ParseError| {
+        ApiError::invalid(format!("{error}."), Some("bucket"), Some("invalid_value"))
+    })
+}
+
+fn bucket_or_shared(name: &str) -> Result<Option<BucketName>, ApiError> {
+    if name.is_empty() { Ok(None) } else { bucket(name).map(Some) }
+}
+
 fn erasure_object(erasure: Erasure) -> ErasureObject {
     ErasureObject {
         id: erasure.tenant.to_string(),
@@ -246,6 +267,7 @@ fn tenant_object(tenant: TenantRecord) -> TenantObject {
         name: tenant.name.to_string(),
         plan: tenant.plan.to_string(),
         separation: tenant.separation.to_string(),
+        bucket: tenant.bucket.map(|bucket| bucket.to_string()),
         status: if tenant.suspended_at.is_some() { SUSPENDED } else { ACTIVE },
         created_at: tenant.created_at.seconds(),
     }

@@ -9,6 +9,7 @@
 //! Invariants: no I/O, nothing async, no dependency on another crate of ours; a value of a type here has passed its
 //! parser, there is no unchecked public constructor.
 
+pub mod bucket;
 pub mod digest;
 pub mod ids;
 pub mod limits;
@@ -20,6 +21,7 @@ pub mod role;
 pub mod separation;
 pub mod time;
 
+pub use bucket::BucketName;
 pub use digest::Digest;
 pub use ids::{
     AuditEventId, InviteId, JobId, KeyId, ProjectId, RequestId, RunId, ServiceAccountId, SourceId, TenantId, UserId,

@@ -282,6 +282,19 @@ pub const SESSIONS_PER_USER_MAX: usize = 20;
 /// How long keys by signing in are still listed after their end: for whoever asks what they were.
 pub const SIGN_IN_KEYS_KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
+// Exports.
+
+/// Exports of whole tenants at once, one of each: each holds a blob in memory and a thread.
+pub const EXPORTS_MAX: usize = 4;
+/// Bytes of an export that go out at once.
+pub const EXPORT_CHUNK_BYTES: usize = 64 << 10;
+/// Chunks of an export that wait for a slow client.
+pub const EXPORT_CHUNKS_MAX: usize = 8;
+/// Rows of one file of an export: a few MiB of lines.
+pub const EXPORT_ROWS_PER_FILE: usize = 10_000;
+/// Rows of the ledger that an export reads at once.
+pub const EXPORT_PAGE_ROWS: usize = 500;
+
 // Storage.
 
 /// Tenants' database files open at once: each costs up to three threads and file handles.
@@ -304,6 +317,31 @@ pub const TENANT_PLACES_MAX: usize = 10_000;
 pub const DATA_KEYS_CACHED_MAX: usize = 10_000;
 /// Bytes of a blob past which sealing or opening it is no work for a thread that serves others meanwhile: a millisecond.
 pub const SEAL_INLINE_BYTES_MAX: usize = MIB;
+/// Bytes of a bucket's name, as S3 has it.
+pub const BUCKET_NAME_BYTES_MIN: usize = 3;
+/// Bytes of a bucket's name, as S3 has it.
+pub const BUCKET_NAME_BYTES_MAX: usize = 63;
+/// Bytes of the prefix in a bucket that is shared with others: with a blob's own name far below S3's 1,024.
+pub const BUCKET_PREFIX_BYTES_MAX: usize = 256;
+/// Bytes of one part of a blob on its way to a bucket: what is sent again when a line breaks, and more than the 5 MiB
+/// that S3 asks of a part. A larger blob goes in parts.
+pub const BLOB_PART_BYTES: usize = 16 * MIB;
+/// Parts of one blob that are on their way at once.
+pub const BLOB_PARTS_AT_ONCE: usize = 3;
+/// Blobs that are removed at once, a request each.
+pub const BLOB_REMOVALS_AT_ONCE: usize = 16;
+/// How long a connection to the blob store may take to come about: a line that is there needs less than a second.
+pub const BLOB_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the blob store may keep silent: the time in which a part comes in at 2 Mbit/s.
+pub const BLOB_PAUSE_MAX: Duration = Duration::from_secs(64);
+/// How often a request to the blob store is tried again when the line or the store fails.
+pub const BLOB_RETRIES_MAX: usize = 4;
+/// How long a request is tried again at most, its pauses included, before whoever asked is told.
+pub const BLOB_RETRY_TIME_MAX: Duration = Duration::from_secs(30);
+/// How long what is known of the blob store's readiness is good for: a load balancer that asks often costs little.
+pub const BLOB_CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// How long the blob store may take to answer that it is there.
+pub const BLOB_CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Rows that are sealed at once when older data is brought under a key: a few MiB.
 pub const SEALING_ROWS_MAX: usize = 200;
 /// How often a group of the ledger is tried again when the database had others before it.
@@ -339,5 +377,8 @@ const _: () = {
     assert!(ISSUER_REQUESTS_EACH_MAX * 2 <= ISSUER_REQUESTS_MAX, "one issuer leaves room for others");
     assert!(SESSION_IDLE_MAX.as_secs() <= SESSION_LIFETIME.as_secs());
     assert!(KEY_LAST_USED_INTERVAL.as_secs() * 10 <= SESSION_IDLE_MAX.as_secs(), "a session in use never looks idle");
+    assert!(BLOB_PART_BYTES >= 5 * MIB, "S3 takes no smaller part but the last");
+    assert!(BLOB_PART_BYTES as u64 <= BLOB_PAUSE_MAX.as_secs() * 262_144, "a part comes in at 2 Mbit/s");
+    assert!(CHECKPOINT_BYTES_MAX / BLOB_PART_BYTES < 10_000, "S3 takes ten thousand parts of a blob");
     assert!(TENANT_REQUESTS_MAX * 4 <= CONNECTIONS_MAX, "one tenant's streams leave room for others");
 };

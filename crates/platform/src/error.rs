@@ -12,6 +12,9 @@ use crate::pipeline::ingest::SourceRefused;
 /// How long a client should wait when the server is full or closing.
 const RETRY_AFTER_MS: u64 = 1_000;
 
+/// What is said while blobs cannot be reached; also what the engine passes on as text.
+const STORAGE_AWAY: &str = "The server cannot reach its storage of code and adapters. Try again in a moment.";
+
 /// Anything that a use case can answer instead of its result. The text says what to do next and nothing of the inside;
 /// causes are in `source`.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +98,9 @@ pub enum PlatformError {
         /// When to come back.
         retry_after_ms: u64,
     },
+    /// The store of blobs is away; everything that was there is there when it comes back.
+    #[error("{STORAGE_AWAY}")]
+    StorageAway,
     /// A source that was not accepted.
     #[error(transparent)]
     Source(#[from] SourceRefused),
@@ -238,6 +244,7 @@ impl PlatformError {
                 ErrorKind::TooManyRequests { retry_after_ms: *retry_after_ms }
             }
             Self::Overloaded { retry_after_ms, .. } => ErrorKind::Overloaded { retry_after_ms: *retry_after_ms },
+            Self::StorageAway => ErrorKind::Overloaded { retry_after_ms: RETRY_AFTER_MS },
             Self::Store(_)
             | Self::Base(_)
             | Self::Adapter(_)
@@ -359,14 +366,14 @@ impl From<StoreError> for PlatformError {
             StoreError::TooLarge { what, limit } => {
                 Self::invalid(format!("The {what} is larger than the {limit} that are allowed."), None, "too_large")
             }
+            StoreError::BlobsUnreachable { .. }
+            | StoreError::BucketUnusable { .. }
+            | StoreError::BucketTaken
+            | StoreError::BucketsUnsupported
+            | StoreError::UnsupportedSeparation { .. } => of_a_place(error),
             StoreError::NulInText => {
                 Self::invalid("Text must not contain the character NUL. Leave it out.", None, "invalid_value")
             }
-            StoreError::UnsupportedSeparation { separation } => Self::invalid(
-                format!("This server's database cannot keep a tenant apart by `{separation}`."),
-                "separation",
-                "unsupported_separation",
-            ),
             StoreError::OthersAtWork => Self::Conflict {
                 message: "Other servers work on this database. A tenant moves only when there is one: stop the others."
                     .to_owned(),
@@ -447,6 +454,41 @@ fn organization_conflict(conflict: OrganizationConflict) -> PlatformError {
     PlatformError::Conflict { message: message.to_owned(), code }
 }
 
+/// What is wrong with where rows and blobs are, or are to be.
+fn of_a_place(error: StoreError) -> PlatformError {
+    match error {
+        StoreError::BlobsUnreachable { source } => {
+            tracing::error!(error = &*source as &dyn std::error::Error, "the blob store cannot be reached");
+            PlatformError::StorageAway
+        }
+        StoreError::BucketUnusable { bucket, source } => {
+            tracing::error!(%bucket, error = &*source as &dyn std::error::Error, "a bucket cannot be used");
+            PlatformError::Conflict {
+                message: format!(
+                    "The bucket `{bucket}` cannot be written, read and listed. Make it, let the server's \
+                     credentials use it, and try again; the server's log says what the store answered."
+                ),
+                code: "bucket_unusable",
+            }
+        }
+        StoreError::BucketTaken => PlatformError::Conflict {
+            message: "That bucket is another tenant's, or the one that tenants share. Name another.".to_owned(),
+            code: "bucket_taken",
+        },
+        StoreError::BucketsUnsupported => PlatformError::invalid(
+            "This server keeps blobs in its data folder, where no tenant has a bucket. Start it with --blobs.",
+            "bucket",
+            "unsupported_bucket",
+        ),
+        StoreError::UnsupportedSeparation { separation } => PlatformError::invalid(
+            format!("This server's database cannot keep a tenant apart by `{separation}`."),
+            "separation",
+            "unsupported_separation",
+        ),
+        other => PlatformError::Store(other),
+    }
+}
+
 impl From<SubmitError> for PlatformError {
     fn from(error: SubmitError) -> Self {
         match error {
@@ -472,6 +514,7 @@ impl From<EngineError> for PlatformError {
     fn from(error: EngineError) -> Self {
         match error {
             EngineError::Stopped => Self::closing(),
+            EngineError::AdapterLoad { ref message, .. } if message == STORAGE_AWAY => Self::StorageAway,
             other => Self::Engine(other),
         }
     }

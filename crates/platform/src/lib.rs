@@ -17,6 +17,7 @@ mod adapters;
 pub mod audit;
 pub mod completions;
 mod error;
+pub mod export;
 pub mod keys;
 pub mod learn;
 mod limits;
@@ -40,16 +41,18 @@ pub use atelier_engine::{EngineOptions, FinishReason};
 pub use atelier_model::{Adapter, AdapterFiles, Model, Tier, WeightFormat};
 pub use atelier_signon::flow::{challenge as pkce_challenge, random_text as random_secret};
 pub use atelier_store::{
-    Aliases, AuditPage, AuditQuery, AuditRecord, Break, BucketWidth, ChainReport, CreatedInvite, CreatedKey,
-    DatabaseOptions, DatabaseUrls, Erasure, EventType, HeldKey, Holder, InviteRecord, Joined, KeyOrder, KeyQuery,
-    KeyRotation, KeySummary, Keyring, MemberRecord, Page, PageQuery, Person, Progress, ProjectRecord, ROOT_KEY_FILE,
-    RootKey, RootKeyOptions, RunError, RunEvent, RunRecord, RunState, ServiceAccountRecord, SourceOrigin, SourceRecord,
-    TenantRecord, UsageBucket, UsagePage, UsageQuery, UsageResult, UserRecord, VersionRecord,
+    Aliases, AuditPage, AuditQuery, AuditRecord, BlobOptions, Break, BucketWidth, ChainReport, CreatedInvite,
+    CreatedKey, DatabaseOptions, DatabaseUrls, Erasure, EventType, HeldKey, Holder, InviteRecord, Joined, KeyOrder,
+    KeyQuery, KeyRotation, KeySummary, Keyring, MemberRecord, Page, PageQuery, Person, Progress, ProjectRecord,
+    ROOT_KEY_FILE, RootKey, RootKeyOptions, RunError, RunEvent, RunRecord, RunState, S3_SETTINGS, S3Address, S3Options,
+    ServiceAccountRecord, SourceOrigin, SourceRecord, TenantRecord, UsageBucket, UsagePage, UsageQuery, UsageResult,
+    UserRecord, VersionRecord,
 };
 pub use atelier_trainer::{EvalCard, Interval, ItemLoss, SourceFile, mean_loss, paired_ci95};
 
 pub use completions::{CompletionRequest, Prompt};
 pub use error::{ErrorKind, PlatformError, TaskEnd, Unreadable};
+pub use export::Export;
 pub use keys::{ChangeKey, MakeKey};
 pub use learn::{LearnOptions, RunKind, StartRun, run_kind};
 pub use limits::Admission;

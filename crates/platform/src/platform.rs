@@ -9,13 +9,14 @@ use atelier_access::{ApiKey, Caller};
 use atelier_domain::{Digest, SystemClock, limits};
 use atelier_engine::{Engine, EngineOptions};
 use atelier_model::{Compute, LoadOptions, Model, Tier, WeightFormat};
-use atelier_store::{DatabaseOptions, KeyRotation, OpenOptions, RootKeyOptions, Store};
+use atelier_store::{BlobOptions, DatabaseOptions, KeyRotation, OpenOptions, RootKeyOptions, Store, StoreError};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::adapters::{Adapters, domain_digest};
 use crate::error::PlatformError;
+use crate::export::Exports;
 use crate::limits::Limits;
 use crate::sign_on::SignOnService;
 use crate::training_base::TrainingBase;
@@ -29,6 +30,8 @@ pub struct PlatformOptions {
     pub data: PathBuf,
     /// Where rows are.
     pub database: DatabaseOptions,
+    /// Where blobs are.
+    pub blobs: BlobOptions,
     /// Where the root key is, with which the keys of all data are wrapped.
     pub root_key: RootKeyOptions,
     /// The file that names erased tenants, so that a restored backup does not bring them back; in the data folder when
@@ -53,12 +56,13 @@ pub struct PlatformOptions {
 }
 
 impl PlatformOptions {
-    /// SQLite files, bf16 weights, the best SIMD tier, every core, one worker, no source roots.
+    /// SQLite files, blobs beside them, bf16 weights, the best SIMD tier, every core, one worker, no source roots.
     #[must_use]
     pub fn new(data: PathBuf, base: PathBuf) -> Self {
         Self {
             data,
             database: DatabaseOptions::Files,
+            blobs: BlobOptions::Folder,
             root_key: RootKeyOptions::InFolder,
             erasure_log: None,
             base,
@@ -101,10 +105,12 @@ pub async fn inspect_root_key(
 pub async fn rotate_keys(
     data: PathBuf,
     database: DatabaseOptions,
+    blobs: BlobOptions,
     root_key: RootKeyOptions,
     rotation: &KeyRotation,
 ) -> Result<(), PlatformError> {
-    let options = OpenOptions { folder: data, database, root_key, erasure_log: None, clock: Arc::new(SystemClock) };
+    let clock = Arc::new(SystemClock);
+    let options = OpenOptions { folder: data, database, blobs, root_key, erasure_log: None, clock };
     atelier_store::rotate_keys(options, rotation).await.map_err(PlatformError::at_start)
 }
 
@@ -138,15 +144,19 @@ pub struct BaseInfo {
     pub threads: usize,
 }
 
-/// Whether a server takes requests.
+/// Whether requests are taken, and if not, why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readiness {
-    /// It does.
+    /// They are.
     Ready,
-    /// It is closing.
+    /// The server is closing.
     Draining,
     /// What is used cannot be written down, so nothing is completed until it can.
     LedgerBehind,
+    /// The database does not answer.
+    DatabaseAway,
+    /// The blob store does not answer.
+    BlobsAway,
 }
 
 /// Numbers about the engine, none about a tenant.
@@ -189,6 +199,7 @@ struct Inner {
     inspections: Semaphore,
     /// Audit trails that are being checked.
     audit_checks: Semaphore,
+    exports: Exports,
     running_jobs: RunningJobs,
     open: AtomicBool,
     /// Ends the workers.
@@ -223,6 +234,7 @@ impl Platform {
         let store = Store::open(OpenOptions {
             folder: options.data.clone(),
             database: options.database.clone(),
+            blobs: options.blobs.clone(),
             root_key: options.root_key.clone(),
             erasure_log: options.erasure_log.clone(),
             clock,
@@ -245,6 +257,7 @@ impl Platform {
             source_roots: options.source_roots,
             inspections: Semaphore::new(limits::SOURCE_INSPECTIONS_MAX),
             audit_checks: Semaphore::new(limits::AUDIT_CHECKS_MAX),
+            exports: Exports::default(),
             running_jobs: RunningJobs::default(),
             open: AtomicBool::new(true),
             stop: CancellationToken::new(),
@@ -284,13 +297,24 @@ impl Platform {
         inner.store.close().await;
     }
 
-    /// Whether requests are taken, and why not.
-    #[must_use]
-    pub fn readiness(&self) -> Readiness {
-        match (self.inner.open.load(Ordering::Acquire), self.inner.store.ledger_is_behind()) {
-            (false, _) => Readiness::Draining,
-            (true, true) => Readiness::LedgerBehind,
-            (true, false) => Readiness::Ready,
+    /// Whether requests are taken, and what they need is there.
+    pub async fn readiness(&self) -> Readiness {
+        if !self.inner.open.load(Ordering::Acquire) {
+            return Readiness::Draining;
+        }
+        if self.inner.store.ledger_is_behind() {
+            return Readiness::LedgerBehind;
+        }
+        match self.inner.store.check().await {
+            Ok(()) => Readiness::Ready,
+            Err(StoreError::BlobsUnreachable { source }) => {
+                tracing::error!(error = &*source as &dyn std::error::Error, "the blob store cannot be reached");
+                Readiness::BlobsAway
+            }
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "the database does not answer");
+                Readiness::DatabaseAway
+            }
         }
     }
 
@@ -387,6 +411,10 @@ impl Platform {
 
     pub(crate) fn audit_checks(&self) -> &Semaphore {
         &self.inner.audit_checks
+    }
+
+    pub(crate) fn exports(&self) -> &Exports {
+        &self.inner.exports
     }
 
     pub(crate) fn running_jobs(&self) -> &RunningJobs {

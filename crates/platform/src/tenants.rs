@@ -2,8 +2,8 @@
 
 use atelier_access::{Action, Caller, right};
 use atelier_domain::limits::PAGE_ROWS_MAX;
-use atelier_domain::{Plan, Separation, TenantId, TenantName};
-use atelier_store::{CreatedKey, Erasure, StoreError, TenantRecord};
+use atelier_domain::{BucketName, Plan, Separation, TenantId, TenantName};
+use atelier_store::{CreatedKey, Erasure, NewTenant, StoreError, TenantRecord};
 
 use crate::error::PlatformError;
 use crate::platform::Platform;
@@ -18,12 +18,14 @@ pub struct CreatedTenant {
 }
 
 /// What of a tenant is to be another; what is not named stays.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct TenantChange {
     /// What it bought.
     pub plan: Option<Plan>,
     /// Where its rows are.
     pub separation: Option<Separation>,
+    /// The bucket in which its blobs are: one of its own, or the one that tenants share.
+    pub bucket: Option<Option<BucketName>>,
     /// Whether it may do nothing for now.
     pub is_suspended: Option<bool>,
 }
@@ -43,19 +45,21 @@ impl Platform {
     /// # Errors
     /// As [`Platform::create_tenant_apart`].
     pub async fn create_tenant(&self, caller: &Caller, name: &str, plan: Plan) -> Result<CreatedTenant, PlatformError> {
-        self.create_tenant_apart(caller, name, plan, None).await
+        self.create_tenant_apart(caller, name, plan, None, None).await
     }
 
-    /// Makes a tenant, kept apart in this way.
+    /// Makes a tenant, its rows kept apart in this way and its blobs in this bucket of its own.
     ///
     /// # Errors
-    /// When the caller may not, the name is taken or not a name, or the database cannot keep it apart so.
+    /// When the caller may not, the name is taken or not a name, the database cannot keep it apart so, or the bucket is
+    /// somebody else's or of no use.
     pub async fn create_tenant_apart(
         &self,
         caller: &Caller,
         name: &str,
         plan: Plan,
         separation: Option<Separation>,
+        bucket: Option<BucketName>,
     ) -> Result<CreatedTenant, PlatformError> {
         let grant = caller.grant(right::CreateTenant)?;
         if plan == Plan::Dedicated {
@@ -64,10 +68,8 @@ impl Platform {
         let name: TenantName = name.parse().map_err(|error: atelier_domain::ParseError| {
             PlatformError::invalid(format!("{error}."), "name", "invalid_value")
         })?;
-        let (tenant, key) = match separation {
-            None => self.store().create_tenant(&grant, name, plan).await?,
-            Some(separation) => self.store().create_tenant_apart(&grant, name, plan, separation).await?,
-        };
+        let new = NewTenant { name, plan, separation, bucket };
+        let (tenant, key) = self.store().make_tenant(&grant, new).await?;
         Ok(CreatedTenant { tenant, key })
     }
 
@@ -98,8 +100,8 @@ impl Platform {
         })
     }
 
-    /// Moves a tenant to another plan, or its rows to another place where they are kept apart in another way: its keys
-    /// and its clients stay as they are. Or suspends it, and lets it go on.
+    /// Moves a tenant to another plan, its rows to another place where they are kept apart in another way, or its blobs to
+    /// another bucket: its keys and its clients stay as they are. Or suspends it, and lets it go on.
     ///
     /// # Errors
     /// When the caller may not, there is no such tenant, or it cannot be moved there now; then nothing has changed.
@@ -117,6 +119,9 @@ impl Platform {
         // What can fail comes first.
         if let Some(separation) = change.separation {
             record = self.store().move_tenant(&grant, separation).await?;
+        }
+        if let Some(bucket) = change.bucket {
+            record = self.store().move_blobs(&grant, bucket).await?;
         }
         if let Some(plan) = change.plan {
             record = self.store().set_plan(&grant, plan).await?;

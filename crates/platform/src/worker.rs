@@ -296,6 +296,11 @@ impl Job {
                 self.store.release_job(grant, lease).await
             }
             Err(JobError::Stopped(StopReason::LeaseLost)) => Err(StoreError::LeaseLost),
+            // No fault of the run's: it waits for the storage to come back, however long that takes.
+            Err(JobError::Failed(PlatformError::StorageAway)) => {
+                tokio::time::sleep(limits::JOB_POLL_INTERVAL).await;
+                self.store.release_job(grant, lease).await
+            }
             Err(JobError::Failed(error)) => {
                 tracing::error!(run = %self.run.id, error = &error as &dyn std::error::Error, "a job failed");
                 let failure = RunFailure {

@@ -193,6 +193,10 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub database: DatabaseArgs,
 
+    /// Where blobs are.
+    #[command(flatten)]
+    pub blobs: BlobArgs,
+
     /// Where the root key is.
     #[command(flatten)]
     pub root_key: RootKeyArgs,
@@ -271,6 +275,33 @@ impl std::fmt::Debug for DatabaseArgs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("DatabaseArgs").field("is_postgres", &self.database.is_some()).finish_non_exhaustive()
     }
+}
+
+/// Where blobs are: archives of code, adapters, states of runs. Credentials stand in no flag.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Blobs")]
+pub struct BlobArgs {
+    /// S3-compatible bucket for blobs, as s3://BUCKET or s3://BUCKET/PREFIX; the data folder when absent. Credentials
+    /// come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or from the role of the machine or the pod. The first start
+    /// brings there what lies in the data folder.
+    #[arg(long, env = "ATELIER_BLOBS", value_name = "S3-ADDRESS")]
+    pub blobs: Option<String>,
+
+    /// Where the store is, as https://HOST:PORT; AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or Amazon's when absent.
+    #[arg(long, env = "ATELIER_BLOBS_ENDPOINT", value_name = "URL", requires = "blobs")]
+    pub blobs_endpoint: Option<String>,
+
+    /// The store's region; AWS_REGION, AWS_DEFAULT_REGION or us-east-1 when absent.
+    #[arg(long, env = "ATELIER_BLOBS_REGION", value_name = "REGION", requires = "blobs")]
+    pub blobs_region: Option<String>,
+
+    /// Name buckets in the path rather than in the host, as MinIO and other small stores have it.
+    #[arg(long, requires = "blobs")]
+    pub blobs_path_style: bool,
+
+    /// Speak plain HTTP to the store: only where nobody else is on the line.
+    #[arg(long, requires = "blobs")]
+    pub blobs_allow_http: bool,
 }
 
 /// What to load and how to run it.
@@ -467,6 +498,9 @@ pub enum RootKeyCommand {
         /// Where rows are.
         #[command(flatten)]
         database: DatabaseArgs,
+        /// Where blobs are.
+        #[command(flatten)]
+        blobs: BlobArgs,
         /// Where the root key is.
         #[command(flatten)]
         root_key: RootKeyArgs,

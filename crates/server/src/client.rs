@@ -175,6 +175,17 @@ impl Client {
         Ok(Frames { response, buffer: Vec::new() })
     }
 
+    /// GETs bytes into a file, as they come; how many there were. The connection's end says whether they are all.
+    pub async fn download(&self, path: &str, file: &mut std::fs::File) -> Result<u64> {
+        let mut response = self.check(self.request(Method::GET, path)).await?;
+        let mut bytes = 0;
+        while let Some(chunk) = response.chunk().await.context("The server broke off; nothing was kept.")? {
+            std::io::Write::write_all(file, &chunk)?;
+            bytes += chunk.len() as u64;
+        }
+        Ok(bytes)
+    }
+
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let mut request = self.http.request(method, format!("{}{path}", self.url));
         if !self.key.is_empty() {

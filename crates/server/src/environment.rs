@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use atelier_platform::RootKey;
+use atelier_platform::{RootKey, S3_SETTINGS};
 
 /// URL of the server, instead of what the data folder says.
 pub fn url() -> Option<String> {
@@ -28,6 +28,12 @@ pub fn root_key() -> Result<Option<RootKey>> {
 pub fn config_folder() -> Option<PathBuf> {
     let named = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     named("XDG_CONFIG_HOME").or_else(|| Some(named("HOME")?.join(".config")))
+}
+
+/// Credentials of buckets and where to get them, by the names that are usual for them.
+pub fn s3_settings() -> Vec<(String, String)> {
+    let value = |name: &&str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    S3_SETTINGS.iter().filter_map(|name| Some(((*name).to_owned(), value(name)?))).collect()
 }
 
 /// File of certificates to trust, instead of the system's.

@@ -8,11 +8,13 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use atelier_api::Metrics;
-use atelier_platform::{DatabaseOptions, DatabaseUrls, Opened, Platform, PlatformOptions, RootKeyOptions};
+use atelier_platform::{
+    BlobOptions, DatabaseOptions, DatabaseUrls, Opened, Platform, PlatformOptions, RootKeyOptions, S3Options,
+};
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::cli::{DatabaseArgs, EngineArgs, RootKeyArgs, ServeArgs, WeightsArg};
+use crate::cli::{BlobArgs, DatabaseArgs, EngineArgs, RootKeyArgs, ServeArgs, WeightsArg};
 use crate::client::{OPERATOR_KEY_FILE, Place, URL_FILE};
 use crate::environment;
 use crate::listen::{Listen, Listener};
@@ -26,6 +28,7 @@ pub async fn run(place: &Place, args: ServeArgs, output: Output) -> Result<()> {
     let data = place.data.as_path();
     let listen = Listen::from_args(args.listen)?;
     let mut options = platform_options(data, &args.engine, &args.database, args.source_roots.clone(), args.workers)?;
+    options.blobs = blob_options(&args.blobs)?;
     options.root_key = root_key_options(&args.root_key)?;
     options.erasure_log = args.erasure_log;
     options.private_issuers = args.private_issuers;
@@ -117,6 +120,19 @@ pub fn database_options(database: &DatabaseArgs) -> DatabaseOptions {
         }),
         None => DatabaseOptions::Files,
     }
+}
+
+/// Flags and environment → where blobs are.
+pub fn blob_options(args: &BlobArgs) -> Result<BlobOptions> {
+    let Some(address) = &args.blobs else { return Ok(BlobOptions::Folder) };
+    Ok(BlobOptions::S3(S3Options {
+        address: address.parse().context("--blobs / ATELIER_BLOBS")?,
+        endpoint: args.blobs_endpoint.clone(),
+        region: args.blobs_region.clone(),
+        path_style: args.blobs_path_style,
+        allow_http: args.blobs_allow_http,
+        settings: environment::s3_settings(),
+    }))
 }
 
 /// Flag and environment → where the root key is.

@@ -1,5 +1,12 @@
 //! Blobs: archives, checkpoints and adapters, under a prefix of their tenant's own, sealed with its key for the place
 //! where they lie, and checked against their names.
+//!
+//! Layout: here is what a blob is and what it is called; `places` says where it is, `s3` opens buckets, `moving` brings
+//! blobs from one place to another.
+
+mod moving;
+mod places;
+mod s3;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,17 +14,18 @@ use std::sync::Arc;
 use atelier_access::Granted;
 use atelier_access::right::LoadAdapter;
 use atelier_domain::limits::{ADAPTER_FILE_BYTES_MAX, SEAL_INLINE_BYTES_MAX};
-use atelier_domain::{Digest, JobId, SourceId, TenantId};
+use atelier_domain::{BucketName, Digest, JobId, SourceId, TenantId};
 use bytes::Bytes;
-use futures_util::TryStreamExt;
-use object_store::local::LocalFileSystem;
-use object_store::path::Path as Location;
-use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 
+use self::places::{BlobPlaces, location};
 use crate::data_keys::{self, DataKeys};
 use crate::error::StoreError;
 use crate::open::Store;
+use crate::sql::Database;
 use atelier_seal::Bound;
+
+pub use self::places::BlobOptions;
+pub use self::s3::{S3_SETTINGS, S3Address, S3Options};
 
 /// Begins every stored adapter; the last character is the version of the layout.
 const ADAPTER_MAGIC: &[u8; 8] = b"ATLADPT1";
@@ -50,10 +58,12 @@ impl Store {
     }
 }
 
-/// The object store under the databases.
+/// The blobs of all tenants.
 #[derive(Debug)]
 pub(crate) struct Blobs {
-    objects: Arc<dyn ObjectStore>,
+    places: BlobPlaces,
+    /// Held by a move of blobs where there is no server of databases that several work on.
+    moving: tokio::sync::Mutex<()>,
 }
 
 /// What became of a blob that was to be sealed with the newest key.
@@ -68,10 +78,14 @@ pub(crate) enum Resealed {
 }
 
 impl Blobs {
-    /// Blobs in a folder, each on disk before its put returns.
-    pub(crate) fn open(folder: &Path) -> Result<Self, StoreError> {
-        let objects = LocalFileSystem::new_with_prefix(folder).map_err(StoreError::blob)?;
-        Ok(Self { objects: Arc::new(objects.with_fsync(true).with_automatic_cleanup(true)) })
+    /// Blobs in a folder unless they are elsewhere. Nobody is asked yet.
+    pub(crate) fn open(folder: &Path, options: &BlobOptions, control: Database) -> Result<Self, StoreError> {
+        Ok(Self { places: BlobPlaces::open(folder, options, control)?, moving: tokio::sync::Mutex::default() })
+    }
+
+    /// Whether they can be asked for, as was found at most some seconds ago.
+    pub(crate) async fn check(&self) -> Result<(), StoreError> {
+        self.places.check().await
     }
 
     pub(crate) async fn put_source(
@@ -100,7 +114,7 @@ impl Blobs {
         source: SourceId,
         digest: Digest,
     ) -> Result<(), StoreError> {
-        self.delete(&location(tenant, &source_name(source, digest))).await
+        self.delete(tenant, &source_name(source, digest)).await
     }
 
     pub(crate) async fn put_checkpoint(
@@ -129,7 +143,7 @@ impl Blobs {
         job: JobId,
         digest: Digest,
     ) -> Result<(), StoreError> {
-        self.delete(&location(tenant, &checkpoint_name(job, digest))).await
+        self.delete(tenant, &checkpoint_name(job, digest)).await
     }
 
     pub(crate) async fn put_adapter(
@@ -150,32 +164,38 @@ impl Blobs {
     }
 
     pub(crate) async fn delete_adapter(&self, tenant: TenantId, digest: Digest) -> Result<(), StoreError> {
-        self.delete(&location(tenant, &adapter_name(digest))).await
+        self.delete(tenant, &adapter_name(digest)).await
     }
 
-    /// Removes everything under the tenant's prefix.
-    pub(crate) async fn delete_all(&self, tenant: TenantId) -> Result<(), StoreError> {
-        for object in self.list(tenant).await? {
-            self.delete(&object).await?;
+    /// Removes everything of a tenant that is no more, wherever it may be. The erasure log may name a bucket that no row
+    /// knows any more.
+    pub(crate) async fn delete_all(&self, tenant: TenantId, logged: Option<&BucketName>) -> Result<(), StoreError> {
+        for place in self.places.of_erased(tenant, logged).await? {
+            match place.clear(tenant).await {
+                // Whoever removed the bucket removed what was in it.
+                Err(error) if s3::is_no_bucket(&error) && !self.places.is_home(&place) => {}
+                cleared => cleared?,
+            }
         }
         Ok(())
     }
 
-    /// How many blobs a tenant has, and their bytes.
+    /// How many blobs a tenant has that is no more, and their bytes.
     pub(crate) async fn sum_of(&self, tenant: TenantId) -> Result<(u64, u64), StoreError> {
-        let prefix = Location::from(tenant.hex());
-        let sum = self
-            .objects
-            .list(Some(&prefix))
-            .try_fold((0, 0), async |(count, bytes), object| Ok((count + 1, bytes + object.size)));
-        sum.await.map_err(StoreError::blob)
+        let mut sum = (0, 0);
+        for place in self.places.of_erased(tenant, None).await? {
+            match place.list(tenant).await {
+                Err(error) if s3::is_no_bucket(&error) && !self.places.is_home(&place) => {}
+                listed => sum = listed?.iter().fold(sum, |(count, sum), (_, bytes)| (count + 1, sum + bytes)),
+            }
+        }
+        Ok(sum)
     }
 
     /// The names of all blobs of a tenant.
     pub(crate) async fn names(&self, tenant: TenantId) -> Result<Vec<String>, StoreError> {
-        let prefix = format!("{}/", tenant.hex());
-        let locations = self.list(tenant).await?;
-        Ok(locations.iter().filter_map(|at| at.as_ref().strip_prefix(&prefix)).map(str::to_owned).collect())
+        let listed = self.places.enter(tenant).await?.list(tenant).await?;
+        Ok(listed.into_iter().map(|(name, _)| name).collect())
     }
 
     /// Seals a blob with the newest key, be it sealed with an older one or, where that may still be, plain.
@@ -195,17 +215,13 @@ impl Blobs {
             let (keys, bound) = (Arc::clone(keys), bound_of(name));
             apart(content.len(), move || keys.seal_blob(&bound, &content)).await??
         };
-        let at = location(keys.tenant(), name);
-        self.objects.put(&at, PutPayload::from_bytes(sealed)).await.map(|_| ()).map_err(StoreError::blob)
+        let tenant = keys.tenant();
+        self.places.enter(tenant).await?.put(&location(tenant, name), sealed).await
     }
 
     /// The bytes as they lie there.
     async fn get_stored(&self, tenant: TenantId, name: &str, what: &'static str) -> Result<Bytes, StoreError> {
-        let found = match self.objects.get(&location(tenant, name)).await {
-            Err(object_store::Error::NotFound { .. }) => return Err(StoreError::NotFound { what }),
-            found => found.map_err(StoreError::blob)?,
-        };
-        found.bytes().await.map_err(StoreError::blob)
+        self.places.enter(tenant).await?.get(&location(tenant, name), what).await
     }
 
     async fn get(&self, keys: &Arc<DataKeys>, name: &str, what: &'static str) -> Result<Bytes, StoreError> {
@@ -227,17 +243,8 @@ impl Blobs {
         if Digest::of(&bytes) == digest { Ok(bytes) } else { Err(StoreError::corrupt(format!("{what} {digest}"))) }
     }
 
-    async fn list(&self, tenant: TenantId) -> Result<Vec<Location>, StoreError> {
-        let prefix = Location::from(tenant.hex());
-        let objects = self.objects.list(Some(&prefix)).map_ok(|object| object.location);
-        objects.try_collect().await.map_err(StoreError::blob)
-    }
-
-    async fn delete(&self, location: &Location) -> Result<(), StoreError> {
-        match self.objects.delete(location).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(StoreError::blob(error)),
-        }
+    async fn delete(&self, tenant: TenantId, name: &str) -> Result<(), StoreError> {
+        self.places.enter(tenant).await?.delete(&location(tenant, name)).await
     }
 }
 
@@ -258,10 +265,6 @@ fn checkpoint_name(job: JobId, digest: Digest) -> String {
 
 fn adapter_name(digest: Digest) -> String {
     format!("{ADAPTERS}/{digest}")
-}
-
-fn location(tenant: TenantId, name: &str) -> Location {
-    Location::from(format!("{}/{name}", tenant.hex()))
 }
 
 /// What a blob is sealed for: the tenant is part of every binding, the name says the rest.

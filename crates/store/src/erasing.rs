@@ -13,7 +13,7 @@ use std::path::Path;
 use atelier_access::Granted;
 use atelier_access::right::{ListTenants, ManageTenant};
 use atelier_domain::limits::PAGE_ROWS_MAX;
-use atelier_domain::{TenantId, Timestamp};
+use atelier_domain::{BucketName, TenantId, Timestamp};
 use serde_json::json;
 
 use crate::audit::Unrecorded;
@@ -97,6 +97,18 @@ const PEOPLE: [(&str, &str, &str); 9] = [
     ),
 ];
 
+/// Tables of PostgreSQL's that tenants share and that hold, unsealed, what a tenant chose.
+const PLAIN_TABLES: [&str; 8] = [
+    "atelier.keys",
+    "atelier.service_accounts",
+    "atelier.invites",
+    "atelier.users",
+    "atelier.projects",
+    "atelier.tenants",
+    "atelier_tenants.runs",
+    "atelier_tenants.versions",
+];
+
 impl Store {
     /// Erases the tenant: its keys are worthless at once and its name is free; then all that it had is removed, counted
     /// in the certificate that is the answer. The usage ledger keeps its rows, they are the operator's books, and so
@@ -138,20 +150,21 @@ impl Store {
         const CUT_SHORT: &str = "SELECT id FROM tenants WHERE deleted_at IS NOT NULL AND erased_at IS NULL";
         const ALIVE: &str = "SELECT id FROM tenants WHERE id = $1 AND deleted_at IS NULL";
         for row in self.control().fetch_all(CUT_SHORT, values![]).await? {
-            self.erase(row.parsed("id")?).await?;
+            let tenant = row.parsed("id")?;
+            put_off(tenant, self.erase(tenant).await.map(|_| ()))?;
         }
-        for tenant in read_log(&self.inner.erasure_log)? {
+        for (tenant, bucket) in read_log(&self.inner.erasure_log)? {
             if self.control().fetch_optional(ALIVE, values![tenant]).await?.is_some() {
                 let mut transaction = self.control().begin().await?;
                 decide(&mut transaction, tenant, &Self::system().to_string(), self.now()).await?;
                 let recorded = self.record_own(&mut transaction, ERASE_AGAIN.of(tenant, json!({}))).await?;
                 self.commit(transaction, recorded).await?;
-                self.erase(tenant).await?;
+                put_off(tenant, self.erase(tenant).await.map(|_| ()))?;
                 tracing::warn!(%tenant, "erased again a tenant that was in a backup from before");
             } else {
                 // Its rows were not restored; files may have been.
                 self.inner.tenants.remove_litter(tenant)?;
-                self.inner.blobs.delete_all(tenant).await?;
+                put_off(tenant, self.inner.blobs.delete_all(tenant, bucket.as_ref()).await)?;
             }
         }
         Ok(())
@@ -159,28 +172,56 @@ impl Store {
 
     /// Removes what a tenant had, step by step.
     async fn erase(&self, tenant: TenantId) -> Result<Erasure, StoreError> {
+        const FORGET: &str = "UPDATE tenants SET name = id, cache_salt = $2 WHERE id = $1";
+        const ERASED: &str = "UPDATE tenants SET erased_at = $2 WHERE id = $1";
         const COMPLETE: &str = "UPDATE erasures SET completed_at = $2 WHERE tenant_id = $1 AND completed_at IS NULL";
-        const FORGET: &str = "UPDATE tenants SET name = id, cache_salt = $3, erased_at = $2 WHERE id = $1";
         const READ: &str = "SELECT tenant_id, requested_by, requested_at, removed, completed_at FROM erasures
             WHERE tenant_id = $1";
-        append_log(&self.inner.erasure_log, tenant)?;
+        let bucket = self.bucket_of_erased(tenant).await?;
+        append_log(&self.inner.erasure_log, tenant, bucket.as_ref())?;
         self.count(tenant).await?;
         self.inner.tenants.remove(tenant).await?;
-        self.inner.blobs.delete_all(tenant).await?;
+        self.inner.blobs.delete_all(tenant, None).await?;
         let control = self.control_for(tenant);
+        let no_salt = [0; 32];
         let mut transaction = control.begin().await?;
         for (_, _, remove) in PEOPLE {
             transaction.execute(remove, values![tenant]).await?;
         }
+        transaction.execute(FORGET, values![tenant, no_salt.as_slice()]).await?;
         transaction.commit(Unrecorded::Place.permit()).await?;
+        self.rewrite_plain_tables(tenant).await;
+        // Empties the log of the control database too, where a file holds it.
         self.destroy_data_keys(tenant).await?;
-        let (now, no_salt) = (self.now(), [0; 32]);
+        let now = self.now();
         let mut transaction = control.begin().await?;
-        transaction.execute(FORGET, values![tenant, now, no_salt.as_slice()]).await?;
+        transaction.execute(ERASED, values![tenant, now]).await?;
         transaction.execute(COMPLETE, values![tenant, now]).await?;
         transaction.commit(Unrecorded::Place.permit()).await?;
         let row = control.fetch_optional(READ, values![tenant]).await?.ok_or(NOT_FOUND)?;
         erasure_of(&row)
+    }
+
+    /// On PostgreSQL a row that is gone stays in its table's file until that is written anew. What is sealed may stay, its
+    /// key is destroyed; tables that hold names and suffixes as they are, are written anew, each locked for as long as
+    /// that takes. Where the owner is not known, or a table stays busy, that is left to the operator.
+    async fn rewrite_plain_tables(&self, tenant: TenantId) {
+        let Some(side) = &self.inner.server else { return };
+        for table in PLAIN_TABLES {
+            if let Err(error) = side.server.rewrite_table(table).await {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(%tenant, table, error, "removed rows stay in the table's file until VACUUM (FULL)");
+            }
+        }
+        if !side.server.knows_owner() {
+            tracing::warn!(%tenant, "removed rows stay in tables' files until the owner says VACUUM (FULL)");
+        }
+    }
+
+    async fn bucket_of_erased(&self, tenant: TenantId) -> Result<Option<BucketName>, StoreError> {
+        const SQL: &str = "SELECT bucket FROM tenants WHERE id = $1";
+        let row = self.control_for(tenant).fetch_optional(SQL, values![tenant]).await?.ok_or(NOT_FOUND)?;
+        row.optional_parsed("bucket")
     }
 
     /// Counts what there is, once, before the first of it is removed.
@@ -220,6 +261,17 @@ impl Store {
     }
 }
 
+/// A bucket of one tenant's own that does not answer keeps nobody else from being served: the next start tries again.
+fn put_off(tenant: TenantId, erased: Result<(), StoreError>) -> Result<(), StoreError> {
+    match erased {
+        Err(StoreError::BlobsUnreachable { source }) => {
+            tracing::error!(%tenant, error = &*source as &dyn std::error::Error, "what was to be erased is still there");
+            Ok(())
+        }
+        erased => erased,
+    }
+}
+
 async fn count_work(place: &Database, tenant: TenantId) -> Result<BTreeMap<String, u64>, StoreError> {
     let mut counted = BTreeMap::new();
     for (table, count) in WORK {
@@ -244,8 +296,8 @@ async fn decide(transaction: &mut Transaction, tenant: TenantId, by: &str, now: 
 }
 
 /// Adds a tenant to the log, unless it is there, on disk before this returns.
-fn append_log(path: &Path, tenant: TenantId) -> Result<(), StoreError> {
-    if read_log(path)?.contains(&tenant) {
+fn append_log(path: &Path, tenant: TenantId, bucket: Option<&BucketName>) -> Result<(), StoreError> {
+    if read_log(path)?.contains_key(&tenant) {
         return Ok(());
     }
     let failed = |error| StoreError::io(format!("write {}", path.display()), error);
@@ -255,25 +307,31 @@ fn append_log(path: &Path, tenant: TenantId) -> Result<(), StoreError> {
     // What a crash cut short goes first.
     let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1) as u64;
     file.set_len(whole).and_then(|()| file.seek(SeekFrom::Start(whole))).map_err(failed)?;
-    let line = format!("{}\n", json!({"tenant": tenant.to_string()}));
+    let mut named = json!({"tenant": tenant.to_string()});
+    if let Some(bucket) = bucket {
+        named["bucket"] = bucket.as_str().into();
+    }
+    let line = format!("{named}\n");
     file.write_all(line.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
     sync_folder_of(path).map_err(failed)
 }
 
-/// Whom the log names. A last line that a crash cut short names nobody.
-fn read_log(path: &Path) -> Result<BTreeSet<TenantId>, StoreError> {
+/// Whom the log names, with the bucket that each had of its own. A last line that a crash cut short names nobody.
+fn read_log(path: &Path) -> Result<BTreeMap<TenantId, Option<BucketName>>, StoreError> {
     let text = match fs::read_to_string(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
         read => read.map_err(|error| StoreError::io(format!("read {}", path.display()), error))?,
     };
-    let mut tenants = BTreeSet::new();
+    let mut tenants = BTreeMap::new();
     let lines = text.split_inclusive('\n').enumerate();
     for (at, line) in lines {
         let parsed: Option<serde_json::Value> = serde_json::from_str(line.trim()).ok();
         let tenant = parsed.as_ref().and_then(|line| line["tenant"].as_str()).and_then(|tenant| tenant.parse().ok());
         match tenant {
             Some(tenant) => {
-                tenants.insert(tenant);
+                let bucket =
+                    parsed.as_ref().and_then(|line| line["bucket"].as_str()).and_then(|name| name.parse().ok());
+                tenants.insert(tenant, bucket);
             }
             None if line.trim().is_empty() || !line.ends_with('\n') => {}
             None => return Err(StoreError::corrupt(format!("line {} of {}", at + 1, path.display()))),
@@ -308,14 +366,15 @@ mod tests {
         let path = folder.path().join(LOG_FILE);
         let tenant = |byte| TenantId::generate(Timestamp::from_seconds(1), [byte; 10]);
         assert!(read_log(&path).unwrap().is_empty());
-        append_log(&path, tenant(1)).unwrap();
-        append_log(&path, tenant(2)).unwrap();
-        append_log(&path, tenant(1)).unwrap();
+        let bucket: BucketName = "acme-code".parse().unwrap();
+        append_log(&path, tenant(1), None).unwrap();
+        append_log(&path, tenant(2), Some(&bucket)).unwrap();
+        append_log(&path, tenant(1), None).unwrap();
         let text = fs::read_to_string(&path).unwrap();
         assert_eq!(text.lines().count(), 2);
         fs::write(&path, format!("{text}{{\"tenant\": \"org_0")).unwrap();
-        assert_eq!(read_log(&path).unwrap(), BTreeSet::from([tenant(1), tenant(2)]));
-        append_log(&path, tenant(3)).unwrap();
+        assert_eq!(read_log(&path).unwrap(), BTreeMap::from([(tenant(1), None), (tenant(2), Some(bucket))]));
+        append_log(&path, tenant(3), None).unwrap();
         assert_eq!(read_log(&path).unwrap().len(), 3);
         fs::write(&path, format!("nonsense\n{text}")).unwrap();
         assert!(matches!(read_log(&path), Err(StoreError::Corrupt { .. })));

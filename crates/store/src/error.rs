@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use atelier_access::Denied;
-use atelier_domain::{Separation, TenantId};
+use atelier_domain::{BucketName, Separation, TenantId};
 use atelier_seal::SealError;
 
 use crate::organization::OrganizationConflict;
@@ -212,7 +212,50 @@ pub enum StoreError {
     /// What should be the address of a database is none. It may hold a password, so it is not repeated.
     #[error("the database's address cannot be read: it must look like postgres://USER@HOST:PORT/DATABASE")]
     BadAddress,
-    /// The object store refused.
+    /// The blob store does not answer, or does not do what is asked.
+    #[error("the blob store cannot be reached")]
+    BlobsUnreachable {
+        /// What it said, or why it said nothing.
+        #[source]
+        source: Arc<dyn Error + Send + Sync>,
+    },
+    /// What says where blobs are cannot be meant.
+    #[error("blobs cannot be kept so: {what}")]
+    BlobsMisnamed {
+        /// What is wrong.
+        what: String,
+    },
+    /// Blobs were kept elsewhere before.
+    #[error(
+        "the blobs of this installation are not in {place}: start with the --blobs that it was started with before, or \
+         copy all that is there, below its prefix, to the new place first"
+    )]
+    BlobsElsewhere {
+        /// Where they should be.
+        place: String,
+    },
+    /// Another installation keeps its blobs there.
+    #[error("another installation keeps its blobs in {place}: give each a prefix or a bucket of its own")]
+    BlobsOfOthers {
+        /// The place.
+        place: String,
+    },
+    /// Tenants cannot have buckets of their own in a folder.
+    #[error("a tenant has a bucket of its own only where the server is started with --blobs s3://…")]
+    BucketsUnsupported,
+    /// Somebody has the bucket.
+    #[error("the bucket is another tenant's, or the one that tenants share")]
+    BucketTaken,
+    /// The bucket is not there, or not ours to use.
+    #[error("the bucket {bucket} cannot be used")]
+    BucketUnusable {
+        /// Its name.
+        bucket: BucketName,
+        /// What the store said.
+        #[source]
+        source: Arc<dyn Error + Send + Sync>,
+    },
+    /// The folder of blobs refused.
     #[error("the object store failed")]
     Blob {
         /// Why it failed.

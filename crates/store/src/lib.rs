@@ -1,5 +1,5 @@
 //! Rows and blobs: what Atelier remembers.
-//! A control database knows the tenants, each tenant has a place of its own for rows, and blobs lie in the data folder;
+//! A control database knows the tenants, each tenant has a place of its own for rows, and blobs lie in the data folder or in buckets;
 //! every function that touches a tenant's data takes a [`atelier_access::Granted`] proof and looks only at the proof's
 //! tenant. Rows are in SQLite files or in PostgreSQL, through the same statements.
 //!
@@ -23,6 +23,7 @@ pub mod blobs;
 mod data_keys;
 mod erasing;
 mod error;
+mod exporting;
 mod inspect;
 pub mod jobs;
 mod key_cache;
@@ -51,9 +52,10 @@ mod walls;
 pub use audit::events::EventType;
 pub use audit::trail::{AuditActor, AuditPage, AuditQuery, AuditRecord};
 pub use audit::verify::{Break, ChainKind, ChainReport, Fault};
-pub use blobs::AdapterBlob;
+pub use blobs::{AdapterBlob, BlobOptions, S3_SETTINGS, S3Address, S3Options};
 pub use erasing::Erasure;
 pub use error::StoreError;
+pub use exporting::LedgerRow;
 pub use inspect::{inspect, inspect_root_key};
 pub use jobs::{ClaimedJob, Heartbeat, Lease, RunEnd, RunFailure};
 pub use keys::{CreatedKey, KeyChange, KeyQuery, KeySummary, NewKey};
@@ -72,7 +74,7 @@ pub use runs::{NewRun, Progress, RunError, RunEvent, RunPage, RunRecord, RunStat
 pub use sign_in::{CodeMade, LoginKey, SessionMade, SignInRefused, Vouched};
 pub use sign_on::{NewSignOn, SignOnClient, SignOnRecord};
 pub use sources::{NewSource, SourceOrigin, SourceRecord};
-pub use tenants::TenantRecord;
+pub use tenants::{NewTenant, TenantRecord};
 pub use usage::{
     BucketWidth, Correction, NewReservation, Outcome, Reservation, UsageBucket, UsagePage, UsageQuery, UsageResult,
 };

@@ -59,6 +59,8 @@ pub(crate) const CONTROL: Schema = schema!("control":
     20 "0020_organization",
     22 "0022_audit_chain",
     23 "0023_organization_in_use",
+    24 "0024_buckets",
+    25 "0025_no_statistics",
     30 "0030_sign_on",
 );
 
@@ -68,6 +70,7 @@ pub(crate) const TENANT: Schema = schema!("tenant":
     2 "0002_identity",
     3 "0003_moving",
     22 "0022_audit_chain",
+    24 "0024_no_statistics",
 );
 
 /// What steps on PostgreSQL may call.

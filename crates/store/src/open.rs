@@ -13,7 +13,7 @@ use tokio::sync::{Mutex, Notify};
 
 use crate::audit::chain::ChainKey;
 use crate::audit::observer::Observer;
-use crate::blobs::Blobs;
+use crate::blobs::{BlobOptions, Blobs};
 use crate::data_keys::DataKeyCache;
 use crate::erasing;
 use crate::error::StoreError;
@@ -41,6 +41,8 @@ pub struct OpenOptions {
     pub folder: PathBuf,
     /// Where rows are.
     pub database: DatabaseOptions,
+    /// Where blobs are.
+    pub blobs: BlobOptions,
     /// Where the key is that wraps the keys of all data.
     pub root_key: RootKeyOptions,
     /// The file that names whom it must never hold again, so that a restored backup does not bring them back; in the data
@@ -136,10 +138,12 @@ impl Store {
     /// # Errors
     /// [`StoreError::FolderLocked`], [`StoreError::NewerSchema`], [`StoreError::OlderSchema`], [`StoreError::DiskFull`],
     /// [`StoreError::WallsDown`], [`StoreError::Unreachable`] and what the system refuses;
-    /// [`StoreError::RootKeyMissing`], [`StoreError::RootKeyWrong`], [`StoreError::RootKeyMalformed`]; with plain data
-    /// there, [`StoreError::OthersAtWork`].
+    /// [`StoreError::RootKeyMissing`], [`StoreError::RootKeyWrong`], [`StoreError::RootKeyMalformed`];
+    /// [`StoreError::BlobsUnreachable`], [`StoreError::BlobsMisnamed`], [`StoreError::BlobsElsewhere`],
+    /// [`StoreError::BlobsOfOthers`]; with plain data there, or blobs that go to a bucket,
+    /// [`StoreError::OthersAtWork`].
     pub async fn open(options: OpenOptions) -> Result<Self, StoreError> {
-        let OpenOptions { folder, database, root_key, erasure_log, clock } = options;
+        let OpenOptions { folder, database, blobs, root_key, erasure_log, clock } = options;
         make_folders(&folder)?;
         let lock = lock_folder(&folder)?;
         let opened = match &database {
@@ -166,7 +170,7 @@ impl Store {
                 observer: Observer::start(opened.control.clone(), chain_key.clone(), Arc::clone(&clock)),
                 ledger: Ledger::start(opened.ledger, Arc::clone(&clock)),
                 tenants: opened.tenants,
-                blobs: Blobs::open(&folder.join(BLOBS_FOLDER))?,
+                blobs: Blobs::open(&folder.join(BLOBS_FOLDER), &blobs, opened.control.clone())?,
                 keys: KeyCache::default(),
                 data_keys: DataKeyCache::default(),
                 job_signal: Notify::new(),
@@ -180,9 +184,11 @@ impl Store {
                 lock,
             }),
         };
+        store.settle_blobs(&folder.join(BLOBS_FOLDER), is_alone).await?;
         if is_alone {
             store.finish_erasures().await?;
             store.finish_moves().await?;
+            store.finish_blob_moves().await?;
         }
         store.seal_what_is_plain(is_alone).await?;
         if is_alone {
@@ -211,12 +217,13 @@ impl Store {
         RequestId::generate(self.now(), random_bytes().expect("the operating system gives random bytes"))
     }
 
-    /// Whether the database answers: for readiness.
+    /// Whether the database and the blob store answer: for readiness.
     ///
     /// # Errors
-    /// What the database says.
+    /// What they say.
     pub async fn check(&self) -> Result<(), StoreError> {
-        self.inner.control.fetch_optional("SELECT 1 AS one", values![]).await.map(|_| ())
+        self.inner.control.fetch_optional("SELECT 1 AS one", values![]).await?;
+        self.inner.blobs.check().await
     }
 
     /// How many connections to the database lie idle, and how many of those are not as they were when they were new:

@@ -109,6 +109,7 @@ mod tests {
         OpenOptions {
             folder: folder.to_owned(),
             database: DatabaseOptions::Files,
+            blobs: crate::blobs::BlobOptions::Folder,
             root_key: RootKeyOptions::InFolder,
             erasure_log: None,
             clock: Arc::new(ManualClock::at(Timestamp::from_seconds(1_800_000_000))),

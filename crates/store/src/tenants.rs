@@ -2,7 +2,7 @@
 
 use atelier_access::Granted;
 use atelier_access::right::{CreateTenant, ListTenants, ManageTenant, ReadTenant};
-use atelier_domain::{Plan, Role, Separation, TenantId, TenantName, Timestamp};
+use atelier_domain::{BucketName, Plan, Role, Separation, TenantId, TenantName, Timestamp};
 use serde_json::json;
 
 use crate::audit::events::{CREATE_TENANT, RESUME_TENANT, SET_PLAN, SUSPEND_TENANT};
@@ -25,12 +25,27 @@ pub struct TenantRecord {
     pub plan: Plan,
     /// Where its rows are.
     pub separation: Separation,
+    /// The bucket of its own in which its blobs are; none where they are with the others'.
+    pub bucket: Option<BucketName>,
     /// When it was made.
     pub created_at: Timestamp,
     /// Since when it may do nothing.
     pub suspended_at: Option<Timestamp>,
     /// Keeps its cache entries apart from everybody else's.
     pub cache_salt: [u8; 32],
+}
+
+/// A tenant to be made.
+#[derive(Debug, Clone)]
+pub struct NewTenant {
+    /// Its name.
+    pub name: TenantName,
+    /// What it bought.
+    pub plan: Plan,
+    /// Where its rows are to be; as the database does when absent.
+    pub separation: Option<Separation>,
+    /// The bucket of its own for its blobs; with the others' when absent.
+    pub bucket: Option<BucketName>,
 }
 
 const NOT_FOUND: StoreError = StoreError::NotFound { what: "tenant" };
@@ -53,7 +68,7 @@ impl Store {
     /// The same, kept apart in this way.
     ///
     /// # Errors
-    /// [`StoreError::NameTaken`]; [`StoreError::UnsupportedSeparation`]; [`StoreError::OwnerNeeded`].
+    /// As [`Store::make_tenant`].
     pub async fn create_tenant_apart(
         &self,
         grant: &Granted<CreateTenant>,
@@ -61,14 +76,33 @@ impl Store {
         plan: Plan,
         separation: Separation,
     ) -> Result<(TenantRecord, CreatedKey), StoreError> {
+        self.make_tenant(grant, NewTenant { name, plan, separation: Some(separation), bucket: None }).await
+    }
+
+    /// The same, with all that can be said of it.
+    ///
+    /// # Errors
+    /// [`StoreError::NameTaken`]; [`StoreError::UnsupportedSeparation`]; [`StoreError::OwnerNeeded`];
+    /// [`StoreError::BucketsUnsupported`], [`StoreError::BucketTaken`] and [`StoreError::BucketUnusable`].
+    pub async fn make_tenant(
+        &self,
+        grant: &Granted<CreateTenant>,
+        tenant: NewTenant,
+    ) -> Result<(TenantRecord, CreatedKey), StoreError> {
         const TAKEN: &str = "SELECT id FROM tenants WHERE name = $1 AND deleted_at IS NULL";
+        let NewTenant { name, plan, separation, bucket } = tenant;
+        let separation = separation.unwrap_or_else(|| self.inner.tenants.separation_default());
         if self.control().fetch_optional(TAKEN, values![&name]).await?.is_some() {
             return Err(StoreError::NameTaken);
+        }
+        if let Some(bucket) = &bucket {
+            self.check_bucket(bucket).await?;
         }
         let now = self.now();
         let id = TenantId::generate(now, random_bytes()?);
         let cache_salt = random_bytes()?;
-        let tenant = TenantRecord { id, name, plan, separation, created_at: now, suspended_at: None, cache_salt };
+        let tenant =
+            TenantRecord { id, name, plan, separation, bucket, created_at: now, suspended_at: None, cache_salt };
         // The place first: a place without a row is only litter, a row without a place would be a tenant that cannot work.
         self.inner.tenants.create(id, separation, now).await?;
         let inserted = self.insert_tenant(grant, &tenant).await;
@@ -83,11 +117,14 @@ impl Store {
         grant: &Granted<CreateTenant>,
         tenant: &TenantRecord,
     ) -> Result<CreatedKey, StoreError> {
-        const SQL: &str = "INSERT INTO tenants (id, name, plan, cache_salt, separation, created_at)
-            VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
+        const SQL: &str = "INSERT INTO tenants (id, name, plan, cache_salt, separation, bucket, created_at)
+            VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING";
         let mut transaction = self.control().begin().await?;
-        let salt = tenant.cache_salt.as_slice();
-        let row = values![tenant.id, &tenant.name, tenant.plan, salt, tenant.separation, tenant.created_at];
+        let (salt, bucket) = (tenant.cache_salt.as_slice(), tenant.bucket.as_ref());
+        if let Some(bucket) = bucket {
+            self.bucket_is_free(&mut transaction, bucket).await?;
+        }
+        let row = values![tenant.id, &tenant.name, tenant.plan, salt, tenant.separation, bucket, tenant.created_at];
         if transaction.execute(SQL, row).await? == 0 {
             return Err(StoreError::NameTaken);
         }
@@ -106,7 +143,7 @@ impl Store {
     /// # Errors
     /// What the database says.
     pub async fn tenants(&self, _grant: &Granted<ListTenants>) -> Result<Vec<TenantRecord>, StoreError> {
-        const SQL: &str = "SELECT id, name, plan, separation, cache_salt, created_at, suspended_at FROM tenants
+        const SQL: &str = "SELECT id, name, plan, separation, bucket, cache_salt, created_at, suspended_at FROM tenants
             WHERE deleted_at IS NULL ORDER BY name";
         let rows = self.control().fetch_all(SQL, values![]).await?;
         rows.iter().map(record_of).collect()
@@ -121,7 +158,7 @@ impl Store {
         _grant: &Granted<ListTenants>,
         name: &TenantName,
     ) -> Result<TenantRecord, StoreError> {
-        const SQL: &str = "SELECT id, name, plan, separation, cache_salt, created_at, suspended_at FROM tenants
+        const SQL: &str = "SELECT id, name, plan, separation, bucket, cache_salt, created_at, suspended_at FROM tenants
             WHERE name = $1 AND deleted_at IS NULL";
         let row = self.control().fetch_optional(SQL, values![name]).await?.ok_or(NOT_FOUND)?;
         record_of(&row)
@@ -214,7 +251,7 @@ impl Store {
     }
 }
 
-const READ: &str = "SELECT id, name, plan, separation, cache_salt, created_at, suspended_at FROM tenants
+const READ: &str = "SELECT id, name, plan, separation, bucket, cache_salt, created_at, suspended_at FROM tenants
     WHERE id = $1 AND deleted_at IS NULL";
 
 fn record_of(row: &Row) -> Result<TenantRecord, StoreError> {
@@ -223,6 +260,7 @@ fn record_of(row: &Row) -> Result<TenantRecord, StoreError> {
         name: row.parsed("name")?,
         plan: row.parsed("plan")?,
         separation: row.parsed("separation")?,
+        bucket: row.optional_parsed("bucket")?,
         created_at: row.time("created_at")?,
         suspended_at: row.optional_time("suspended_at")?,
         cache_salt: row.bytes("cache_salt")?,

@@ -9,21 +9,22 @@ use serde_json::json;
 
 use crate::cli::RootKeyCommand;
 use crate::output::Output;
-use crate::serve::{database_options, root_key_options};
+use crate::serve::{blob_options, database_options, root_key_options};
 
 /// Changes keys.
 pub async fn run(data: &Path, command: RootKeyCommand, output: Output) -> Result<()> {
-    let RootKeyCommand::Rotate { next, data_keys, database, root_key } = command;
+    let RootKeyCommand::Rotate { next, data_keys, database, blobs, root_key } = command;
     if !data.exists() {
         bail!("{} is not there: name the data folder with --data", data.display());
     }
-    let (database, root_key) = (database_options(&database), root_key_options(&root_key)?);
+    let (database, blobs) = (database_options(&database), blob_options(&blobs)?);
+    let root_key = root_key_options(&root_key)?;
     let place = match (&next, &root_key) {
         (Some(next), _) => next.clone(),
         (None, RootKeyOptions::File(file)) => file.clone(),
         (None, _) => data.join(ROOT_KEY_FILE),
     };
-    rotate_keys(data.to_owned(), database, root_key, &KeyRotation { next: next.clone(), data_keys }).await?;
+    rotate_keys(data.to_owned(), database, blobs, root_key, &KeyRotation { next: next.clone(), data_keys }).await?;
     let object = json!({"root_key": place, "data_keys": data_keys});
     output.result(&object, || {
         let then = match next {

@@ -1,12 +1,15 @@
-//! `atelier tenant`: create, list, plan, move, sign-on, suspend, resume, rotate-key, delete, erased.
+//! `atelier tenant`: create, list, plan, move, sign-on, export, suspend, resume, rotate-key, delete, erased.
 
+use std::fs::File;
 use std::io::{IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::{Subcommand, ValueEnum};
 use jiff::Timestamp;
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::cli::tenant;
 use crate::client::{Client, Place};
@@ -29,6 +32,9 @@ pub enum TenantCommand {
         /// Where its rows are, on PostgreSQL; with the others' when absent.
         #[arg(long, value_enum)]
         separation: Option<SeparationArg>,
+        /// Bucket of its own for its blobs, which must exist; the shared one when absent.
+        #[arg(long, value_name = "BUCKET")]
+        bucket: Option<String>,
     },
     /// List all tenants.
     #[command(after_help = "Example:\n  atelier tenant list")]
@@ -43,15 +49,35 @@ pub enum TenantCommand {
         #[arg(value_enum)]
         plan: PlanArg,
     },
-    /// Move a tenant's rows to a place of another kind, on PostgreSQL; its clients notice a pause.
-    #[command(after_help = "Example:\n  atelier tenant move acme --separation database")]
+    /// Move a tenant's rows to a place of another kind, on PostgreSQL, or its blobs to another bucket; its clients notice
+    /// a pause.
+    #[command(
+        group(clap::ArgGroup::new("where").required(true).multiple(true)),
+        after_help = "Examples:\n  atelier tenant move acme --separation database\n  atelier tenant move acme --bucket acme-code"
+    )]
     Move {
         /// The tenant, by name or id.
         #[arg(value_parser = tenant)]
         name: String,
-        /// Where to.
-        #[arg(long, value_enum)]
-        separation: SeparationArg,
+        /// Where its rows go.
+        #[arg(long, value_enum, group = "where")]
+        separation: Option<SeparationArg>,
+        /// Where its blobs go: a bucket of its own, which must exist.
+        #[arg(long, value_name = "BUCKET", group = "where", conflicts_with = "shared_bucket")]
+        bucket: Option<String>,
+        /// Its blobs go to the bucket that tenants share.
+        #[arg(long, group = "where")]
+        shared_bucket: bool,
+    },
+    /// Write all that a tenant has into one archive: sources, runs, versions with their adapters, usage, audit trail.
+    #[command(after_help = "Example:\n  atelier tenant export acme --out acme.tar.gz")]
+    Export {
+        /// The tenant, by name or id.
+        #[arg(value_parser = tenant)]
+        name: String,
+        /// File to write, a tar.gz; it must not exist.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
     },
     /// Let people sign in with the tenant's own issuer (OpenID Connect).
     SignOn {
@@ -143,8 +169,9 @@ impl SeparationArg {
 pub async fn run(place: &Place, command: TenantCommand, output: Output) -> Result<()> {
     let client = Client::find(place)?;
     match command {
-        TenantCommand::Create { name, plan, separation } => {
-            let tenant = create(&client, &name, plan.name(), separation.map(SeparationArg::name)).await?;
+        TenantCommand::Create { name, plan, separation, bucket } => {
+            let place = Place { separation: separation.map(SeparationArg::name), bucket: bucket.as_deref() };
+            let tenant = create(&client, &name, plan.name(), place).await?;
             output.result(&tenant, || {
                 format!(
                     "Created tenant {name} on plan {}.\nKey (shown only now): {}\nNext: atelier learn --tenant {name} \
@@ -167,10 +194,18 @@ pub async fn run(place: &Place, command: TenantCommand, output: Output) -> Resul
                 format!("Tenant {name} is on plan {} now; its key and its model name stay.", plan.name())
             })
         }
-        TenantCommand::Move { name, separation } => {
-            let body = json!({"separation": separation.name()});
+        TenantCommand::Move { name, separation, bucket, shared_bucket } => {
+            let bucket = if shared_bucket { Some("") } else { bucket.as_deref() };
+            let body = Place { separation: separation.map(SeparationArg::name), bucket }.into_body();
             let tenant = client.send(Method::PATCH, &format!("/v1/tenants/{name}"), &body).await?;
-            output.result(&tenant, || format!("The rows of {name} are kept by {} now.", separation.name()))
+            output.result(&tenant, || moved(&name, &tenant))
+        }
+        TenantCommand::Export { name, out } => {
+            let exported = export(client.for_tenant(Some(&name)), &name, &out).await?;
+            output.result(&exported, || {
+                let bytes = &exported["bytes"];
+                format!("All of {name} is in {}: {bytes} bytes. manifest.json in it says what.", out.display())
+            })
         }
         TenantCommand::SignOn { command } => sign_on::run(client, command, output).await,
         TenantCommand::Suspend { name } => {
@@ -202,12 +237,30 @@ pub async fn run(place: &Place, command: TenantCommand, output: Output) -> Resul
     }
 }
 
-/// Creates a tenant: `{"id", "name", "plan", "key"}`.
-pub async fn create(client: &Client, name: &str, plan: &str, separation: Option<&str>) -> Result<Value> {
-    let mut body = json!({"name": name, "plan": plan});
-    if let Some(separation) = separation {
-        body["separation"] = separation.into();
+/// Where a tenant's rows and blobs are to be, where that was said.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Place<'a> {
+    /// How its rows are kept apart.
+    pub separation: Option<&'a str>,
+    /// The bucket of its blobs; nothing for the one that tenants share.
+    pub bucket: Option<&'a str>,
+}
+
+impl Place<'_> {
+    fn into_body(self) -> Value {
+        let said = [("separation", self.separation), ("bucket", self.bucket)];
+        said.into_iter()
+            .filter_map(|(field, value)| Some((field.to_owned(), json!(value?))))
+            .collect::<Map<_, _>>()
+            .into()
     }
+}
+
+/// Creates a tenant: `{"id", "name", "plan", "key"}`.
+pub async fn create(client: &Client, name: &str, plan: &str, place: Place<'_>) -> Result<Value> {
+    let mut body = place.into_body();
+    body["name"] = name.into();
+    body["plan"] = plan.into();
     let tenant = client.send(Method::POST, "/v1/tenants", &body).await?;
     Ok(json!({
         "id": tenant["id"], "name": tenant["name"], "plan": tenant["plan"], "key": tenant["key"]["value"],
@@ -216,6 +269,33 @@ pub async fn create(client: &Client, name: &str, plan: &str, separation: Option<
 
 async fn set_status(client: &Client, name: &str, status: &str) -> Result<Value> {
     client.send(Method::PATCH, &format!("/v1/tenants/{name}"), &json!({"status": status})).await
+}
+
+fn moved(name: &str, tenant: &Value) -> String {
+    let bucket = tenant["bucket"].as_str().unwrap_or("the one that tenants share");
+    format!("The rows of {name} are kept by {} now; the bucket of its blobs is {bucket}.", text(&tenant["separation"]))
+}
+
+/// Writes the archive beside its place and moves it there when it is whole.
+async fn export(client: Client, name: &str, out: &Path) -> Result<Value> {
+    if out.exists() {
+        bail!("{} is there already. Name a file that is not.", out.display());
+    }
+    let mut draft = out.as_os_str().to_owned();
+    draft.push(".part");
+    let draft = Path::new(&draft);
+    // It holds the tenant's code.
+    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(draft)?;
+    let downloaded = client.download("/v1/organization/export", &mut file).await;
+    let written = downloaded.and_then(|bytes| {
+        file.sync_all()?;
+        std::fs::rename(draft, out)?;
+        Ok(bytes)
+    });
+    if written.is_err() {
+        let _ = std::fs::remove_file(draft);
+    }
+    Ok(json!({"tenant": name, "file": out, "bytes": written?}))
 }
 
 fn rows_of_tenants(tenants: &Value) -> Vec<Vec<String>> {

@@ -101,6 +101,8 @@ kinds! {
         MOVE_ALIAS of MoveAlias => "move_alias", "alias.moved";
         /// An adapter was given out.
         EXPORT_ADAPTER of ReadSources => "export_adapter", "adapter.exported";
+        /// All of a tenant was given out.
+        EXPORT_TENANT of ReadAudit => "export_tenant", "organization.exported";
         /// A key was made.
         CREATE_KEY of ManageKeys => "create_key", "api_key.created";
         /// A key may do something else, or is called otherwise.
@@ -159,6 +161,8 @@ kinds! {
         RESUME_TENANT of ManageTenant => "resume_tenant", "organization.resumed";
         /// A tenant's rows are in another place.
         MOVE_TENANT of ManageTenant => "move_tenant", "organization.moved";
+        /// A tenant's blobs are in another bucket.
+        MOVE_BLOBS of ManageTenant => "move_blobs", "organization.blobs_moved";
         /// A tenant is no more.
         DELETE_TENANT of ManageTenant => "delete_tenant", "organization.deleted";
         /// The ledger was corrected.

@@ -134,6 +134,11 @@ impl Server {
         owner.close().await.map_err(|error| failed("close", error))
     }
 
+    /// Whether there is somebody who may change tables.
+    pub(crate) fn knows_owner(&self) -> bool {
+        self.owner.is_some()
+    }
+
     /// Writes a table anew, without what was ever deleted from it, where the owner is known.
     pub(crate) async fn rewrite_table(&self, table: &'static str) -> Result<(), StoreError> {
         if self.owner.is_none() {

@@ -1,9 +1,9 @@
 //! What goes into a statement.
 
 use atelier_domain::{
-    AuditEventId, Digest, Email, InviteId, JobId, KeyId, Label, PersonRole, Plan, ProjectId, ProjectRole, RequestId,
-    Role, RunId, Scopes, Separation, ServiceAccountId, SourceId, Suffix, TenantId, TenantName, Timestamp, UserId,
-    VersionNumber,
+    AuditEventId, BucketName, Digest, Email, InviteId, JobId, KeyId, Label, PersonRole, Plan, ProjectId, ProjectRole,
+    RequestId, Role, RunId, Scopes, Separation, ServiceAccountId, SourceId, Suffix, TenantId, TenantName, Timestamp,
+    UserId, VersionNumber,
 };
 use serde_json::Value as Json;
 
@@ -124,6 +124,7 @@ value_by_text!(
     ProjectRole,
     Scopes,
     Separation,
+    &BucketName,
     &TenantName,
     &Suffix,
     &Label,

@@ -70,8 +70,10 @@ pub async fn everything(store: &Store, tenant: &Tenant) -> String {
 /// Places that hold a text: files of the folder, and what the database would give to a backup.
 pub fn places_with(backend: &Backend, data: &Path, text: &str) -> Vec<String> {
     let holds = |bytes: &[u8]| bytes.windows(text.len()).any(|window| window == text.as_bytes());
-    let mut found: Vec<String> = files_of(data)
-        .into_iter()
+    let on_s3 = data.parent().map(|world| world.join(crate::world::S3_FOLDER)).filter(|folder| folder.exists());
+    let mut found: Vec<String> = std::iter::once(data.to_owned())
+        .chain(on_s3)
+        .flat_map(|folder| files_of(&folder))
         .filter(|file| holds(&fs::read(file).unwrap()) || holds(file.as_os_str().as_encoded_bytes()))
         .map(|file| file.display().to_string())
         .collect();
@@ -159,7 +161,7 @@ on_each_database! {
         drop(store);
         let file = data.join("root-key");
         let first = fs::read_to_string(&file).unwrap();
-        let blob = files_of(&data.join("blobs")).remove(0);
+        let blob = files_of(&crate::world::blob_folder(&folder)).into_iter().find(|file| !file.ends_with("atelier-home")).unwrap();
         let sealed_before = fs::read(&blob).unwrap();
 
         // A new root key in the old one's place: the data is not touched.

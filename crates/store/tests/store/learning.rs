@@ -48,7 +48,7 @@ on_each_database! {
     async fn a_damaged_archive_is_noticed(world: World) {
         let acme = world.tenant("acme", Plan::Tuned).await;
         let source = world.source(&acme).await;
-        let blobs = world.folder.path().join("data/blobs").join(acme.id().hex());
+        let blobs = crate::world::blob_folder(&world.folder).join(acme.id().hex());
         let file = blobs.join("sources").join(source.id.hex()).join(source.digest.to_string());
         std::fs::write(file, b"archive of evil").unwrap();
         let read = acme.may(ReadSources { tenant: acme.id() });

@@ -4,6 +4,7 @@ mod world;
 
 mod attacks;
 mod audit;
+mod buckets;
 mod cancellation;
 mod damage;
 mod drift;
@@ -20,6 +21,7 @@ mod organization;
 mod plain;
 mod postgres;
 mod psql;
+mod s3_server;
 mod sign_on;
 mod tenants;
 mod usage;

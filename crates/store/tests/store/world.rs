@@ -11,14 +11,21 @@ use atelier_access::right::{
 use atelier_access::{ApiKey, Caller, Granted, Right};
 use atelier_domain::{Digest, ManualClock, Plan, Role, Scopes, Separation, Suffix, TenantId, Timestamp};
 use atelier_store::{
-    AdapterBlob, ClaimedJob, CreatedKey, DatabaseOptions, DatabaseUrls, NewKey, NewRun, NewSource, NewVersion,
-    OpenOptions, RootKeyOptions, RunRecord, SourceOrigin, SourceRecord, Store, StoreError, TenantRecord, VersionRecord,
+    AdapterBlob, BlobOptions, ClaimedJob, CreatedKey, DatabaseOptions, DatabaseUrls, NewKey, NewRun, NewSource,
+    NewVersion, OpenOptions, RootKeyOptions, RunRecord, S3Options, SourceOrigin, SourceRecord, Store, StoreError,
+    TenantRecord, VersionRecord,
 };
 use bytes::Bytes;
 use serde_json::json;
 use tempfile::TempDir;
 
 use crate::postgres::TestDatabase;
+use crate::s3_server::{ACCESS_KEY, ENDPOINT_FILE, S3Server, SECRET_KEY, SHARED_BUCKET};
+
+/// Where a world keeps what its S3 server holds, beside its data folder.
+pub const S3_FOLDER: &str = "s3";
+/// Where in the shared bucket its blobs are.
+pub const SHARED_PREFIX: &str = "installation/one";
 
 /// The databases that the store knows.
 #[derive(Debug, Clone)]
@@ -71,7 +78,7 @@ impl Backend {
 /// Makes one test per database of each test function, which takes a fresh [`World`].
 macro_rules! on_each_database {
     ($($(#[$attribute:meta])* async fn $name:ident($world:ident: World) $body:block)*) => {
-        $($(#[$attribute])* async fn $name($world: World) $body)*
+        $($(#[$attribute])* pub async fn $name($world: World) $body)*
 
         mod sqlite {
             $(
@@ -116,6 +123,32 @@ macro_rules! on_each_database {
 }
 pub(crate) use on_each_database;
 
+/// Runs test functions of [`on_each_database`] once more with blobs in a bucket.
+macro_rules! with_blobs_on_s3 {
+    ($($module:ident::$name:ident,)*) => {
+        mod sqlite {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    let world = crate::world::World::open_on_s3(crate::world::Backend::Sqlite).await;
+                    crate::$module::$name(world).await;
+                }
+            )*
+        }
+
+        mod postgres {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    let world = crate::world::World::open_on_s3(crate::world::Backend::postgres()).await;
+                    crate::$module::$name(world).await;
+                }
+            )*
+        }
+    };
+}
+pub(crate) use with_blobs_on_s3;
+
 pub struct World {
     pub store: Store,
     pub clock: Arc<ManualClock>,
@@ -129,7 +162,18 @@ pub const START: Timestamp = Timestamp::from_seconds(1_800_000_000);
 
 impl World {
     pub async fn open(backend: Backend) -> Self {
+        Self::open_in(backend, tempfile::tempdir().unwrap()).await
+    }
+
+    /// With blobs in a bucket, on a server that goes with the test's process. The folder says so: whoever opens it again
+    /// finds the same bucket.
+    pub async fn open_on_s3(backend: Backend) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        Box::leak(Box::new(S3Server::start(&folder.path().join(S3_FOLDER))));
+        Self::open_in(backend, folder).await
+    }
+
+    async fn open_in(backend: Backend, folder: TempDir) -> Self {
         let clock = Arc::new(ManualClock::at(START));
         let store = open_store(&backend, &folder, &clock).await.unwrap();
         let operator_key = store.bootstrap_operator_key().await.unwrap().unwrap().reveal();
@@ -229,12 +273,40 @@ pub async fn open_store(backend: &Backend, folder: &TempDir, clock: &Arc<ManualC
 /// With the root key in the folder.
 pub fn open_options(database: DatabaseOptions, folder: std::path::PathBuf, clock: &Arc<ManualClock>) -> OpenOptions {
     OpenOptions {
-        folder,
         database,
+        blobs: blob_options(folder.parent().unwrap()),
+        folder,
         root_key: RootKeyOptions::InFolder,
         erasure_log: None,
         clock: Arc::clone(clock) as _,
     }
+}
+
+/// Where blobs are of a world in this folder.
+pub fn blob_options(world: &std::path::Path) -> BlobOptions {
+    match std::fs::read_to_string(world.join(S3_FOLDER).join(ENDPOINT_FILE)) {
+        Ok(endpoint) => BlobOptions::S3(s3_options(&endpoint)),
+        Err(_) => BlobOptions::Folder,
+    }
+}
+
+/// The shared bucket of a test's server, with the right credentials.
+pub fn s3_options(endpoint: &str) -> S3Options {
+    let setting = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    S3Options {
+        address: format!("s3://{SHARED_BUCKET}/{SHARED_PREFIX}").parse().unwrap(),
+        endpoint: Some(endpoint.to_owned()),
+        region: None,
+        path_style: true,
+        allow_http: true,
+        settings: vec![setting("AWS_ACCESS_KEY_ID", ACCESS_KEY), setting("AWS_SECRET_ACCESS_KEY", SECRET_KEY)],
+    }
+}
+
+/// The folder in which files are that hold the blobs of tenants without a bucket of their own, a folder for each.
+pub fn blob_folder(folder: &TempDir) -> std::path::PathBuf {
+    let on_s3 = folder.path().join(S3_FOLDER);
+    if on_s3.exists() { on_s3.join(SHARED_BUCKET).join(SHARED_PREFIX) } else { folder.path().join("data/blobs") }
 }
 
 /// Gives a second data folder the secrets of the first, as somebody does who runs two servers on one database.

@@ -64,7 +64,11 @@ const LIBRARY_OWNERS: [(&str, &[&str], &str); 10] = [
     ("hyper", &["server"], "only server holds a socket"),
     ("hyper-util", &["server"], "only server holds a socket"),
     ("tokio-rustls", &["server"], "only server holds a socket"),
-    ("reqwest", &["server", "signon"], "only the command line calls a server, and only signon calls an issuer"),
+    (
+        "reqwest",
+        &["server", "signon", "store"],
+        "the command line calls a server, signon an issuer, and store talks to buckets",
+    ),
     ("jsonwebtoken", &["signon"], "only signon reads tokens"),
     ("sqlx", &["store"], "only store talks to a database"),
     ("object_store", &["store"], "only store talks to blobs"),

@@ -1,0 +1,2 @@
+-- Here statistics are made by ANALYZE only, which nobody runs.
+SELECT 1;
