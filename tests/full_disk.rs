@@ -211,7 +211,6 @@ fn what_streams_were_told_is_booked_although_the_disk_was_full() {
     machine.order("free");
     wait_until(&machine.process, "readiness", || user.get("/readyz").status == 200);
     let (tokens, requests) = booked(&user);
-    println!("told {told} tokens while the disk filled, booked {tokens}");
     assert_eq!(requests, accepted);
     assert!(tokens >= told, "{tokens} of {told} tokens are booked:\n{}", machine.process.log());
     let ask = json!({"model": "atelier", "prompt": "a", "max_tokens": 1});
@@ -222,7 +221,6 @@ fn what_streams_were_told_is_booked_although_the_disk_was_full() {
     let (told, accepted_then) = fill_under_streams(&machine, &user);
     machine.restart_with_room();
     let (tokens, requests) = booked(&user);
-    println!("told {told} tokens before the kill, booked {}", tokens - before);
     assert_eq!(requests, accepted + 1 + accepted_then);
     let lost_max = STREAMS * (UNWRITTEN_TOKENS_MAX + 1);
     assert!(tokens - before + lost_max >= told, "{} of {told} tokens are booked", tokens - before);
