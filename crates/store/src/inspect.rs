@@ -6,7 +6,7 @@ use atelier_domain::{Separation, TenantId};
 
 use crate::error::StoreError;
 use crate::migrate;
-use crate::open::{CONTROL_FILE, DatabaseOptions, TENANTS_FOLDER, check_control_file};
+use crate::open::{CONTROL_FILE, DatabaseOptions, TENANTS_FOLDER, check_control, check_control_file};
 use crate::places::{self, CONTROL_SCHEMA, TENANTS_SCHEMA};
 use crate::root_key::{self, RootKeyOptions};
 use crate::sql::{Database, Scope, Server, values};
@@ -74,6 +74,7 @@ async fn inspect_files(folder: &Path) -> Result<Option<Vec<WallFinding>>, StoreE
         return Ok(None);
     }
     let control = Database::open_sqlite(&file, false, 1, Scope::Control).await?;
+    check_control(&control, folder).await?;
     let mut findings = walls::check_file(&control, &file.display().to_string(), migrate::CONTROL.sqlite).await?;
     for (tenant, _) in living(&control).await? {
         findings.extend(places::inspect_file(&folder.join(TENANTS_FOLDER), tenant).await?);

@@ -296,10 +296,20 @@ fn make_folders(folder: &Path) -> Result<(), StoreError> {
 /// Refuses a folder whose control database is gone while the rest is there: a new one would silently begin anew, and
 /// what the folder holds could never be read again.
 pub(crate) fn check_control_file(folder: &Path) -> Result<(), StoreError> {
-    let file = folder.join(CONTROL_FILE);
-    if fs::metadata(&file).is_ok_and(|metadata| metadata.len() > 0) {
-        return Ok(());
+    if fs::metadata(folder.join(CONTROL_FILE)).is_ok_and(|metadata| metadata.len() > 0) {
+        Ok(())
+    } else {
+        refuse_over_data(folder)
     }
+}
+
+/// The same of a file that is a database, and nobody's yet.
+pub(crate) async fn check_control(control: &Database, folder: &Path) -> Result<(), StoreError> {
+    if migrate::has_history(control).await? { Ok(()) } else { refuse_over_data(folder) }
+}
+
+fn refuse_over_data(folder: &Path) -> Result<(), StoreError> {
+    let file = folder.join(CONTROL_FILE);
     // The pepper is made after the control database.
     let pepper = folder.join(PEPPER_FILE);
     let trace = pepper.exists().then(|| pepper.display().to_string()).or_else(|| trace_of_tenants(folder));
@@ -325,6 +335,7 @@ async fn open_files(folder: &Path, now: Timestamp) -> Result<Opened, StoreError>
     let file = folder.join(CONTROL_FILE);
     keep_private(&file)?;
     let control = Database::open_sqlite(&file, true, CONTROL_READERS_MAX, Scope::Control).await?;
+    check_control(&control, folder).await?;
     let place = file.display().to_string();
     migrate::migrate(&control, &place, migrate::CONTROL.sqlite, now).await?;
     walls::must_stand(walls::check_file(&control, &place, migrate::CONTROL.sqlite).await?)?;

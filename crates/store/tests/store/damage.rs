@@ -117,8 +117,11 @@ async fn a_tenants_file_that_is_gone_is_that_tenants_trouble_alone() {
         fs::write(&file, &kept).unwrap();
         let store = open_store(&backend, &folder, &clock).await.unwrap();
         assert_eq!(list(&store, &hit).await.unwrap(), 1, "{what}");
-        let claimed = store.claim_job(&grant).await.unwrap().unwrap();
-        assert_eq!(claimed.lease.tenant(), hit.id(), "{what}");
+        let mut claimed = Vec::new();
+        while let Some(job) = store.claim_job(&grant).await.unwrap() {
+            claimed.push(job.lease.tenant());
+        }
+        assert!(claimed.len() == 2 && claimed.contains(&hit.id()), "{what}: {claimed:?}");
         store.close().await;
     }
 }
