@@ -239,7 +239,7 @@ impl Archive {
     fn written<T>(&self, done: std::io::Result<T>) -> Result<T, PlatformError> {
         done.map_err(|source| {
             let known = self.failed.lock().take();
-            known.unwrap_or(PlatformError::Stored { what: "archive", source: Box::new(source) })
+            known.unwrap_or(PlatformError::Stored { what: "archive", source: source.into() })
         })
     }
 
@@ -250,7 +250,7 @@ impl Archive {
         let ended = gzip.and_then(GzEncoder::finish).and_then(|mut chunks| chunks.pass_on());
         ended.map_err(|source| {
             let known = failed.lock().take();
-            known.unwrap_or(PlatformError::Stored { what: "archive", source: Box::new(source) })
+            known.unwrap_or(PlatformError::Stored { what: "archive", source: source.into() })
         })
     }
 }

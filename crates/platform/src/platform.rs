@@ -299,7 +299,7 @@ impl Platform {
 
     /// Whether requests are taken, and what they need is there.
     pub async fn readiness(&self) -> Readiness {
-        if !self.inner.open.load(Ordering::Acquire) {
+        if self.check_open().is_err() {
             return Readiness::Draining;
         }
         if self.inner.store.ledger_is_behind() {
@@ -366,7 +366,7 @@ impl Platform {
     }
 
     pub(crate) fn check_open(&self) -> Result<(), PlatformError> {
-        if self.readiness() == Readiness::Draining { Err(PlatformError::closing()) } else { Ok(()) }
+        if self.inner.open.load(Ordering::Acquire) { Ok(()) } else { Err(PlatformError::closing()) }
     }
 
     pub(crate) fn store(&self) -> &Store {

@@ -146,7 +146,7 @@ impl Platform {
         let begun = service.begin(&client, &begin.redirect_uri, self.store().now()).await.map_err(fault)?;
         let kept = Kept { pending: begun.pending, return_to: begin.return_to, program: begin.program };
         let kept = serde_json::to_string(&kept)
-            .map_err(|source| PlatformError::Stored { what: "sign-in", source: Box::new(source) })?;
+            .map_err(|source| PlatformError::Stored { what: "sign-in", source: source.into() })?;
         let sealed = URL_SAFE_NO_PAD.encode(self.store().seal_for_browser(&grant, &kept)?);
         let name = begun.state.chars().take(STATE_NAME_CHARS).collect();
         Ok(BegunSignIn { url: begun.url, name, kept: format!("{tenant}.{sealed}") })

@@ -5,7 +5,7 @@
 //! may be done twice: a crash leaves it to the next start. The decision also goes into a file of its own, the erasure
 //! log: a backup that is restored brings a tenant back, and the next start erases it again from there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;

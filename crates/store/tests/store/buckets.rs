@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use atelier_access::right::{CreateTenant, ManageTenant, ReadAudit, ReadSources, WriteSources};
 use atelier_domain::limits::BLOB_PART_BYTES;
-use atelier_domain::{BucketName, ManualClock, Plan};
+use atelier_domain::{BucketName, Digest, ManualClock, Plan};
 use atelier_store::{
-    AuditQuery, BlobOptions, DatabaseOptions, NewSource, NewTenant, OpenOptions, S3Options, SourceOrigin, Store,
-    StoreError,
+    AdapterBlob, AuditQuery, BlobOptions, DatabaseOptions, NewSource, NewTenant, OpenOptions, S3Options, SourceOrigin,
+    Store, StoreError,
 };
 use bytes::Bytes;
 use tempfile::TempDir;
@@ -19,7 +19,7 @@ use crate::encryption::{MARKER, everything, plant};
 use crate::s3_server::{ACCESS_KEY, S3Server, SECRET_KEY, SHARED_BUCKET};
 use crate::world::{
     Backend, S3_FOLDER, SHARED_PREFIX, START, Tenant, World, assert_error, blob_folder, database_options, files_of,
-    open_options, open_store, s3_options, with_blobs_on_s3,
+    load_right, open_options, open_store, s3_options, with_blobs_on_s3,
 };
 
 with_blobs_on_s3! {
@@ -124,11 +124,13 @@ async fn a_store_that_is_away_is_said_to_be_and_loses_nothing() {
 async fn a_large_blob_goes_in_parts_and_leaves_none_behind() {
     let (world, server) = world_with_server(Backend::Sqlite).await;
     let acme = world.tenant("acme", Plan::Tuned).await;
+    world.start_run(&acme).await;
+    let job = world.claim().await.unwrap();
     for bytes in [BLOB_PART_BYTES - 1_000, 2 * BLOB_PART_BYTES + 12_345] {
-        let archive: Bytes = (0..bytes).map(|at| (at % 251) as u8).collect();
-        let source = give(&world, &acme, archive.clone()).await.unwrap();
-        let read = acme.may(ReadSources { tenant: acme.id() });
-        assert!(world.store.source_archive(&read, source.id).await.unwrap() == archive, "{bytes} bytes");
+        let weights: Bytes = (0..bytes).map(|at| (at % 251) as u8).collect();
+        let (digest, files) = (Digest::of(&weights), AdapterBlob { config: Bytes::from_static(b"{}"), weights });
+        world.store.put_adapter(&job.grant, &job.lease, digest, &files).await.unwrap();
+        assert!(world.store.adapter(&load_right(acme.id()), digest).await.unwrap() == files, "{bytes} bytes");
     }
     let names = fs::read_dir(server.bucket("")).unwrap().map(|entry| entry.unwrap().file_name());
     let parts: Vec<_> = names.filter(|name| name.to_string_lossy().contains("upload")).collect();

@@ -24,8 +24,8 @@ use crate::s3_server::{ACCESS_KEY, ENDPOINT_FILE, S3Server, SECRET_KEY, SHARED_B
 
 /// Where a world keeps what its S3 server holds, beside its data folder.
 pub const S3_FOLDER: &str = "s3";
-/// Where in the shared bucket its blobs are.
-pub const SHARED_PREFIX: &str = "installation/one";
+/// Where in the shared bucket its blobs are. Short, because the server writes a blob's name into the name of a file.
+pub const SHARED_PREFIX: &str = "i/1";
 
 /// The databases that the store knows.
 #[derive(Debug, Clone)]
