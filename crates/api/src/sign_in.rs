@@ -19,7 +19,6 @@ use crate::caller::{Authenticated, with_session};
 use crate::error::ApiError;
 use crate::extract::{WireJson, WireQuery};
 use crate::keys::{CreatedKeyObject, created_key_object};
-use crate::site::Site;
 use crate::state::AppState;
 
 /// Where a browser goes that is told nothing else.
@@ -60,7 +59,7 @@ pub struct CreateLoginKeyRequest {
 }
 
 /// A key by signing in, in the one answer that shows its text.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub struct LoginKeyObject {
     /// The key.
     #[serde(flatten)]

@@ -82,7 +82,7 @@ pub struct CreatedInviteObject {
 }
 
 /// Who accepted an invite.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub struct JoinedObject {
     /// Always `organization.invite.accepted`.
     pub object: &'static str,

@@ -91,7 +91,7 @@ async fn a_server_that_closes_leaves_its_run_to_the_next() {
     assert!(Platform::open(options(world.folder.path(), 1)).await.is_err(), "two servers on one folder");
     let mut stream = world.platform.complete(&caller, greedy("atelier", "x = [", 4)).await.unwrap();
     world.platform.shutdown().await;
-    assert_eq!(world.platform.readiness(), atelier_platform::Readiness::Draining);
+    assert_eq!(world.platform.readiness().await, atelier_platform::Readiness::Draining);
     assert!(world.platform.complete(&caller, greedy("atelier", "x", 2)).await.is_err());
     let mut events = 0;
     while stream.next().await.is_some() {

@@ -170,8 +170,8 @@ pub async fn run(place: &Place, command: TenantCommand, output: Output) -> Resul
     let client = Client::find(place)?;
     match command {
         TenantCommand::Create { name, plan, separation, bucket } => {
-            let place = Place { separation: separation.map(SeparationArg::name), bucket: bucket.as_deref() };
-            let tenant = create(&client, &name, plan.name(), place).await?;
+            let apart = Separate { separation: separation.map(SeparationArg::name), bucket: bucket.as_deref() };
+            let tenant = create(&client, &name, plan.name(), apart).await?;
             output.result(&tenant, || {
                 format!(
                     "Created tenant {name} on plan {}.\nKey (shown only now): {}\nNext: atelier learn --tenant {name} \
@@ -196,7 +196,7 @@ pub async fn run(place: &Place, command: TenantCommand, output: Output) -> Resul
         }
         TenantCommand::Move { name, separation, bucket, shared_bucket } => {
             let bucket = if shared_bucket { Some("") } else { bucket.as_deref() };
-            let body = Place { separation: separation.map(SeparationArg::name), bucket }.into_body();
+            let body = Separate { separation: separation.map(SeparationArg::name), bucket }.into_body();
             let tenant = client.send(Method::PATCH, &format!("/v1/tenants/{name}"), &body).await?;
             output.result(&tenant, || moved(&name, &tenant))
         }
@@ -239,14 +239,14 @@ pub async fn run(place: &Place, command: TenantCommand, output: Output) -> Resul
 
 /// Where a tenant's rows and blobs are to be, where that was said.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Place<'a> {
+pub struct Separate<'a> {
     /// How its rows are kept apart.
     pub separation: Option<&'a str>,
     /// The bucket of its blobs; nothing for the one that tenants share.
     pub bucket: Option<&'a str>,
 }
 
-impl Place<'_> {
+impl Separate<'_> {
     fn into_body(self) -> Value {
         let said = [("separation", self.separation), ("bucket", self.bucket)];
         said.into_iter()
@@ -257,8 +257,8 @@ impl Place<'_> {
 }
 
 /// Creates a tenant: `{"id", "name", "plan", "key"}`.
-pub async fn create(client: &Client, name: &str, plan: &str, place: Place<'_>) -> Result<Value> {
-    let mut body = place.into_body();
+pub async fn create(client: &Client, name: &str, plan: &str, apart: Separate<'_>) -> Result<Value> {
+    let mut body = apart.into_body();
     body["name"] = name.into();
     body["plan"] = plan.into();
     let tenant = client.send(Method::POST, "/v1/tenants", &body).await?;

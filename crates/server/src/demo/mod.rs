@@ -115,7 +115,7 @@ async fn show(server: &Server, folders: &[Folder], output: Output) -> Result<Sho
 }
 
 async fn create(operator: &Client, url: &str, folder: &Folder) -> Result<DemoTenant> {
-    let created = tenant::create(operator, &folder.name, "tuned", tenant::Place::default()).await?;
+    let created = tenant::create(operator, &folder.name, "tuned", tenant::Separate::default()).await?;
     let key = created["key"].as_str().context("The server's answer shows no key.")?.to_owned();
     let client = Client::new(url, &key)?;
     Ok(DemoTenant {

@@ -540,7 +540,7 @@ on_each_database! {
         let key = Some(NewMachineKey { expires_at: None });
         let new = NewServiceAccount { project: web, name: format!("{MARKER}-machine").parse().unwrap(), key };
         world.store.create_service_account(&appoints(&acme), new).await.unwrap();
-        let page = world.store.users(&reads(&acme), first(9), &[gone.email.clone()]).await.unwrap();
+        let page = world.store.users(&reads(&acme), first(9), std::slice::from_ref(&gone.email)).await.unwrap();
         assert_eq!(page.items, []);
         assert_ne!(places_with(&world.backend, &data, MARKER), [""; 0], "it can be found before");
         let grant = world.operator.grant(ManageTenant { tenant: acme.id() }).unwrap();
