@@ -81,7 +81,7 @@ pub enum Command {
     #[command(
         after_help = "Examples:\n  atelier serve\n  atelier serve --listen 0.0.0.0:443 --tls-cert fullchain.pem --tls-key privkey.pem --url https://atelier.example.com"
     )]
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Show the whole line: two tenants, two styles, one base model.
     ///
     /// Everything lies in a temporary folder, which goes when the demo ends; with --data DIR on the command line in that

@@ -57,7 +57,7 @@ fn main() -> ExitCode {
 async fn run(cli: Cli, place: &Place) -> anyhow::Result<()> {
     let output = Output::new(cli.json);
     match cli.command {
-        Command::Serve(args) => serve::run(place, args, output).await,
+        Command::Serve(args) => serve::run(place, *args, output).await,
         Command::Demo(args) => demo::run(place, args, output).await,
         Command::Tenant { command } => commands::tenant::run(place, command, output).await,
         Command::Key { command } => commands::key::run(place, command, output).await,
