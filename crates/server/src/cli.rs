@@ -34,6 +34,7 @@ pub struct Cli {
 
 /// What to do.
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, once")]
 pub enum Command {
     /// Start the server.
     Serve(ServeArgs),
