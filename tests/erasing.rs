@@ -263,8 +263,7 @@ fn case_44_a_thousand_markers_are_found_nowhere_after_erasing_nor_after_a_restor
 
 fn report(when: &str, found: &BTreeMap<&'static str, BTreeSet<usize>>) {
     let counts: Vec<String> = found.iter().map(|(place, markers)| format!("{place} {}", markers.len())).collect();
-    let counts = counts.join(", ");
-    eprintln!("markers of {MARKERS} {when}: {counts}");
+    eprintln!("markers of {MARKERS} {when}: {}", counts.join(", "));
 }
 
 /// No marker anywhere, but for names in PostgreSQL's write-ahead log, which the server writes over in its own time. The
