@@ -156,6 +156,7 @@ pub enum Command {
     #[command(after_help = "Example:\n  atelier login acme --server https://atelier.example.com")]
     Login(LoginArgs),
     /// End that key and forget it.
+    #[command(after_help = "Example:\n  atelier logout")]
     Logout,
     /// Check the machine, the data folder and the server, and say what to mend.
     #[command(after_help = "Example:\n  atelier doctor --data /srv/atelier")]

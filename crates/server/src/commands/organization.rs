@@ -19,6 +19,7 @@ const PAGE_ITEMS: usize = 100;
 #[derive(Debug, Clone, Subcommand)]
 pub enum ProjectCommand {
     /// Make a project.
+    #[command(after_help = "Example:\n  atelier project create web --tenant acme")]
     Create {
         /// For which tenant.
         #[command(flatten)]
@@ -27,8 +28,10 @@ pub enum ProjectCommand {
         name: String,
     },
     /// List a tenant's projects, archived ones included.
+    #[command(after_help = "Example:\n  atelier project list --tenant acme")]
     List(TenantArg),
     /// Close a project for good; its keys are worthless within a second.
+    #[command(after_help = "Example:\n  atelier project archive proj_0190d1f2a3b47c5d8e9f001122334455 --tenant acme")]
     Archive(OneArgs),
 }
 
@@ -36,8 +39,10 @@ pub enum ProjectCommand {
 #[derive(Debug, Clone, Subcommand)]
 pub enum UserCommand {
     /// List a tenant's people.
+    #[command(after_help = "Example:\n  atelier user list --tenant acme")]
     List(TenantArg),
     /// Make a person an owner, or a reader.
+    #[command(after_help = "Example:\n  atelier user role user_0190d1f2a3b47c5d8e9f001122334455 owner --tenant acme")]
     Role {
         /// Who.
         #[command(flatten)]
@@ -47,6 +52,7 @@ pub enum UserCommand {
         role: PersonRoleArg,
     },
     /// Remove a person and its keys.
+    #[command(after_help = "Example:\n  atelier user remove user_0190d1f2a3b47c5d8e9f001122334455 --tenant acme")]
     Remove(OneArgs),
 }
 
@@ -54,6 +60,7 @@ pub enum UserCommand {
 #[derive(Debug, Clone, Subcommand)]
 pub enum InviteCommand {
     /// Invite somebody; prints what accepts the invite, once.
+    #[command(after_help = "Example:\n  atelier invite create jo@example.com --tenant acme --role owner")]
     Create {
         /// For which tenant.
         #[command(flatten)]
@@ -68,10 +75,13 @@ pub enum InviteCommand {
         projects: Vec<String>,
     },
     /// List a tenant's invites.
+    #[command(after_help = "Example:\n  atelier invite list --tenant acme")]
     List(TenantArg),
     /// Make an invite worthless.
+    #[command(after_help = "Example:\n  atelier invite delete invite-0190d1f2a3b47c5d8e9f001122334455 --tenant acme")]
     Delete(OneArgs),
     /// With the secret of an invite in ATELIER_KEY: become one of the tenant's people; prints a key of one's own, once.
+    #[command(after_help = "Example, with the secret in ATELIER_KEY:\n  atelier invite accept 'Jo Smith'")]
     Accept {
         /// What you are called.
         name: String,

@@ -17,18 +17,24 @@ const PATH: &str = "/v1/organization/sign_on";
 #[derive(Debug, Clone, Subcommand)]
 pub enum SignOnCommand {
     /// Trust an issuer (OpenID Connect) to say who the tenant's people are.
+    #[command(
+        after_help = "Example:\n  atelier tenant sign-on set acme --issuer https://id.example.com/realms/acme --client-id atelier --client-secret secret.txt"
+    )]
     Set(SetArgs),
     /// Show which issuer the tenant trusts, and the address that the issuer must let browsers return to.
+    #[command(after_help = "Example:\n  atelier tenant sign-on show acme")]
     Show {
         /// The tenant.
         name: String,
     },
     /// Ask the issuer whether people can sign in.
+    #[command(after_help = "Example:\n  atelier tenant sign-on check acme")]
     Check {
         /// The tenant.
         name: String,
     },
     /// Trust no issuer any more; whoever signed in is out within a second.
+    #[command(after_help = "Example:\n  atelier tenant sign-on remove acme")]
     Remove {
         /// The tenant.
         name: String,
