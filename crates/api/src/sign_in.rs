@@ -19,7 +19,6 @@ use crate::caller::{Authenticated, with_session};
 use crate::error::ApiError;
 use crate::extract::{WireJson, WireQuery};
 use crate::keys::{CreatedKeyObject, created_key_object};
-use crate::site::Site;
 use crate::state::AppState;
 
 /// Where a browser goes that is told nothing else.
