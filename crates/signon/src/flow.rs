@@ -230,22 +230,8 @@ impl SignOn {
         verifier: &str,
         code: &str,
     ) -> Result<Fetched, SignOnError> {
-        let mut form = form_urlencoded::Serializer::new(String::new());
-        form.append_pair("grant_type", "authorization_code")
-            .append_pair("code", code)
-            .append_pair("redirect_uri", redirect_uri)
-            .append_pair("code_verifier", verifier);
-        let mut basic = None;
-        match (&client.secret, document.secret_in) {
-            (Some(secret), SecretIn::Header) => basic = Some(basic_of(&client.client_id, secret.expose())),
-            (Some(secret), SecretIn::Form) => {
-                form.append_pair("client_id", &client.client_id).append_pair("client_secret", secret.expose());
-            }
-            (None, _) => {
-                form.append_pair("client_id", &client.client_id);
-            }
-        }
-        self.fetcher.post(&document.token, form.finish(), basic.as_deref(), TOKEN_ANSWER, ISSUER_ANSWER_BYTES_MAX).await
+        let (form, basic) = token_request(client, document, redirect_uri, verifier, code);
+        self.fetcher.post(&document.token, form, basic.as_deref(), TOKEN_ANSWER, ISSUER_ANSWER_BYTES_MAX).await
     }
 
     async fn identity(
@@ -261,6 +247,32 @@ impl SignOn {
         let expected = Expected { issuer: &client.issuer, client_id: &client.client_id, nonce, now };
         Ok(signed.verify(&key, expected)?)
     }
+}
+
+/// The form that exchanges a code, and the `Authorization` header that goes with it.
+fn token_request(
+    client: &IssuerClient,
+    document: &Discovered,
+    redirect_uri: &str,
+    verifier: &str,
+    code: &str,
+) -> (String, Option<String>) {
+    let mut form = form_urlencoded::Serializer::new(String::new());
+    form.append_pair("grant_type", "authorization_code")
+        .append_pair("code", code)
+        .append_pair("redirect_uri", redirect_uri)
+        .append_pair("code_verifier", verifier);
+    let mut basic = None;
+    match (&client.secret, document.secret_in) {
+        (Some(secret), SecretIn::Header) => basic = Some(basic_of(&client.client_id, secret.expose())),
+        (Some(secret), SecretIn::Form) => {
+            form.append_pair("client_id", &client.client_id).append_pair("client_secret", secret.expose());
+        }
+        (None, _) => {
+            form.append_pair("client_id", &client.client_id);
+        }
+    }
+    (form.finish(), basic)
 }
 
 fn id_token(answered: &Fetched) -> Result<String, SignOnError> {
