@@ -172,8 +172,10 @@ impl Platform {
         let opened = self.store().open_from_browser(&grant, sealed).ok_or_else(not_begun)?;
         let kept: Kept = serde_json::from_str(&opened).map_err(|_| not_begun())?;
         let finished = self.let_in(&grant, &finish, kept).await;
-        if let Err(error) = &finished {
-            self.note_refusal(&grant, error).await;
+        // Taken out first: no error is held while the trail is written.
+        let why = finished.as_ref().err().and_then(refusal_word);
+        if let Some(why) = why {
+            self.note_refusal(&grant, why).await;
         }
         finished
     }
@@ -209,11 +211,7 @@ impl Platform {
         }
     }
 
-    async fn note_refusal(&self, grant: &Granted<right::SignIn>, error: &PlatformError) {
-        let why = match error {
-            PlatformError::SignIn { code, .. } | PlatformError::Conflict { code, .. } => code,
-            _ => return,
-        };
+    async fn note_refusal(&self, grant: &Granted<right::SignIn>, why: &'static str) {
         if !self.sign_on().notes_refusal(grant.tenant()) {
             return;
         }
@@ -268,6 +266,14 @@ impl Platform {
         }
         let grant = Caller::system("sign-on").grant(right::FindSignOn)?.narrow(right::SignIn { tenant })?;
         Ok(self.store().sign_out(&grant, key).await?)
+    }
+}
+
+/// The word for the trail, where it was the person or the issuer that was refused.
+fn refusal_word(error: &PlatformError) -> Option<&'static str> {
+    match error {
+        PlatformError::SignIn { code, .. } | PlatformError::Conflict { code, .. } => Some(code),
+        _ => None,
     }
 }
 

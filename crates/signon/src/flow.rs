@@ -249,6 +249,32 @@ impl SignOn {
     }
 }
 
+/// The form that exchanges a code, and the `Authorization` header that goes with it.
+fn token_request(
+    client: &IssuerClient,
+    document: &Discovered,
+    redirect_uri: &str,
+    verifier: &str,
+    code: &str,
+) -> (String, Option<String>) {
+    let mut form = form_urlencoded::Serializer::new(String::new());
+    form.append_pair("grant_type", "authorization_code")
+        .append_pair("code", code)
+        .append_pair("redirect_uri", redirect_uri)
+        .append_pair("code_verifier", verifier);
+    let mut basic = None;
+    match (&client.secret, document.secret_in) {
+        (Some(secret), SecretIn::Header) => basic = Some(basic_of(&client.client_id, secret.expose())),
+        (Some(secret), SecretIn::Form) => {
+            form.append_pair("client_id", &client.client_id).append_pair("client_secret", secret.expose());
+        }
+        (None, _) => {
+            form.append_pair("client_id", &client.client_id);
+        }
+    }
+    (form.finish(), basic)
+}
+
 fn id_token(answered: &Fetched) -> Result<String, SignOnError> {
     if answered.status != 200 {
         return Err(match answered.json::<TokenError>() {
