@@ -110,7 +110,7 @@ fn an_export_is_whole_and_its_adapter_loads_and_nothing_of_others_is_in_it() {
     // Whoever says another organization gets nothing.
     assert_eq!(other.acting_for("acme").get("/v1/organization/export").status, 404);
     let reader = acme.post("/v1/keys", &json!({"role": "reader"})).ok()["value"].as_str().unwrap().to_owned();
-    assert_eq!(world.user(Some(&reader)).get("/v1/organization/export").status, 404);
+    assert_eq!(world.user(Some(&reader)).get("/v1/organization/export").status, 403);
     assert_eq!(world.anon().get("/v1/organization/export").status, 401);
 }
 

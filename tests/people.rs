@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::World;
+use crate::support::{Command, World};
 
 fn fields<'a>(list: &'a Value, field: &str) -> Vec<&'a str> {
     list["data"].as_array().unwrap().iter().map(|item| item[field].as_str().unwrap()).collect()
@@ -23,7 +23,10 @@ fn commands_invite_people_and_keep_projects() {
     // Whoever is invited needs to say nothing but the secret.
     let url = world.url();
     let accept = |secret: &str, name: &str| {
-        world.cli_with(&[("ATELIER_URL", url.as_str()), ("ATELIER_KEY", secret)], &["invite", "accept", name])
+        Command::run_with(
+            &[("ATELIER_URL", url.as_str()), ("ATELIER_KEY", secret)],
+            &["--json", "invite", "accept", name],
+        )
     };
     let joined = accept(secret, "Jo Smith").object();
     assert_eq!(world.user(joined["key"]["value"].as_str()).get("/v1/models").status, 200);

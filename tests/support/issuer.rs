@@ -61,7 +61,7 @@ impl Issuer {
     /// How it does from here on: what is named changes, the rest is as it should be.
     pub fn does(&self, behaviour: Value) {
         let request = http().post(format!("{}/test/behaviour", self.url)).body(behaviour.to_string());
-        assert!(runtime().block_on(request.send()).unwrap().status().is_success());
+        assert!(runtime().block_on(async { request.send().await }).unwrap().status().is_success());
     }
 
     /// Who signs in there.

@@ -107,10 +107,8 @@ pub fn allows(standing: Standing, action: Action) -> bool {
     use Standing as S;
     match (standing, action) {
         (S::Anonymous | S::Stranger, _) => false,
-
         // Whoever is invited joins, and is somebody else from then on.
-        (S::Invited, A::JoinOrganization) => true,
-        (S::Invited, _) => false,
+        (S::Invited, action) => action == A::JoinOrganization,
 
         // What everybody of a tenant sees.
         (
@@ -158,21 +156,20 @@ pub fn allows(standing: Standing, action: Action) -> bool {
 
         // A worker reads what it learns from and writes what it learned; loading adapters serves requests; signing in is
         // what nobody has a key for yet.
-        (
-            S::System,
+        (S::System, action) => matches!(
+            action,
             A::WorkJobs
-            | A::RunJob
-            | A::ReadSources
-            | A::ReadRuns
-            | A::ReadVersions
-            | A::ReadTenant
-            | A::LoadAdapter
-            | A::JoinOrganization
-            | A::SignIn
-            | A::FindSignOn
-            | A::Meter,
-        ) => true,
-        (S::System, _) => false,
+                | A::RunJob
+                | A::ReadSources
+                | A::ReadRuns
+                | A::ReadVersions
+                | A::ReadTenant
+                | A::LoadAdapter
+                | A::JoinOrganization
+                | A::SignIn
+                | A::FindSignOn
+                | A::Meter,
+        ),
     }
 }
 

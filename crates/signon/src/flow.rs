@@ -285,33 +285,6 @@ fn id_token(answered: &Fetched) -> Result<String, SignOnError> {
     answered.json::<TokenAnswer>()?.id_token.ok_or(SignOnError::Malformed { what: TOKEN_ANSWER })
 }
 
-/// The body of a request for tokens (RFC 6749, section 4.1.3), and the header that says whose it is where the body does
-/// not.
-fn token_request(
-    client: &IssuerClient,
-    document: &Discovered,
-    redirect_uri: &str,
-    verifier: &str,
-    code: &str,
-) -> (String, Option<String>) {
-    let mut form = form_urlencoded::Serializer::new(String::new());
-    form.append_pair("grant_type", "authorization_code")
-        .append_pair("code", code)
-        .append_pair("redirect_uri", redirect_uri)
-        .append_pair("code_verifier", verifier);
-    let mut basic = None;
-    match (&client.secret, document.secret_in) {
-        (Some(secret), SecretIn::Header) => basic = Some(basic_of(&client.client_id, secret.expose())),
-        (Some(secret), SecretIn::Form) => {
-            form.append_pair("client_id", &client.client_id).append_pair("client_secret", secret.expose());
-        }
-        (None, _) => {
-            form.append_pair("client_id", &client.client_id);
-        }
-    }
-    (form.finish(), basic)
-}
-
 /// The `Authorization` header of a client, whose parts are encoded first (RFC 6749, section 2.3.1).
 fn basic_of(client_id: &str, secret: &str) -> String {
     let encode = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();

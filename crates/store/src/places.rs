@@ -303,7 +303,10 @@ pub(crate) async fn inspect_file(folder: &Path, tenant: TenantId) -> Result<Vec<
     if !file.exists() {
         return damage_found(missing(&file));
     }
-    let database = Database::open_sqlite(&file, false, 1, scope).await?;
+    let database = match Database::open_sqlite(&file, false, 1, scope).await {
+        Ok(database) => database,
+        Err(error) => return damage_found(error),
+    };
     let findings = inspect_place(&database, &file.display().to_string(), tenant, Separation::File).await;
     database.close().await;
     findings.or_else(damage_found)

@@ -192,7 +192,7 @@ async fn a_trigger_that_is_gone_is_found_on_sqlite() {
     let drifted = replaced(&kept, b"BEFORE DELETE ON usage_events", b"BEFORE DELETE ON job_hints   ");
     fs::write(&control, drifted).unwrap();
     let opened = open_store(&backend, &folder, &clock).await;
-    assert_error!(opened, StoreError::WallsDown { .. } | StoreError::Database { .. });
+    assert_error!(opened, StoreError::WallsDown { .. } | StoreError::Damaged { .. });
     fs::write(&control, kept).unwrap();
     open_store(&backend, &folder, &clock).await.unwrap();
 }
