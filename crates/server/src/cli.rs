@@ -76,7 +76,6 @@ impl Cli {
 
 /// What to do.
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one, once")]
 pub enum Command {
     /// Start the server.
     #[command(
