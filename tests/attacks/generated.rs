@@ -158,10 +158,18 @@ fn visible(answer: &Answer, sent: &str) -> (u16, BTreeSet<(String, String)>, Str
             forget_uses(&mut json);
             json.to_string()
         }
-        Err(_) => answer.text(),
+        // What is in an archive has times and numbers of its own; what there is, is the same.
+        Err(_) => paths_in(&answer.body).unwrap_or_else(|| answer.text()),
     };
     let body = if sent.len() > 2 { body.replace(sent, "…") } else { body };
     (answer.status, headers.cloned().collect(), body)
+}
+
+/// The paths in a tar.gz; nothing where the bytes are none.
+fn paths_in(bytes: &[u8]) -> Option<String> {
+    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(bytes));
+    let entries = archive.entries().ok()?.map(|entry| Some(entry.ok()?.path().ok()?.display().to_string()));
+    entries.collect::<Option<Vec<_>>>().map(|paths| paths.join("\n"))
 }
 
 /// A request of an attack, and what of the victim's it names.

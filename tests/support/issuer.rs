@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use ring::rand::SystemRandom;
+use ring::rand::{SecureRandom, SystemRandom};
 use ring::rsa::PublicKeyComponents;
 use ring::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
@@ -262,7 +262,10 @@ impl State {
             return Response::redirect(format!("{to}&error={}&error_description=%3Cb%3Ex", encode(error)));
         }
         let mut grants = self.grants.lock().unwrap();
-        let code = format!("code-{}-{}", grants.len(), URL_SAFE_NO_PAD.encode(given("state")));
+        // Nobody can guess it: the codes of two issuers are never the same.
+        let mut random = [0; 16];
+        SystemRandom::new().fill(&mut random).unwrap();
+        let code = format!("code-{}", URL_SAFE_NO_PAD.encode(random));
         let (nonce, challenge, redirect_uri) = (given("nonce"), given("code_challenge"), given("redirect_uri"));
         grants.insert(code.clone(), Grant { nonce, challenge, redirect_uri });
         Response::redirect(format!("{to}&code={}", encode(&code)))
