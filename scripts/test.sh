@@ -37,6 +37,8 @@ fi
 # Tidy is among them, as the test repository_is_tidy of xtask. The store's tests run on SQLite and on PostgreSQL by
 # themselves; what stands on the store runs on SQLite first and then, where it touches rows, on PostgreSQL.
 if cargo nextest --version >/dev/null 2>&1; then
+    # One more than there are processors: many tests wait for the clock, or for a server that waits for them.
+    export NEXTEST_TEST_THREADS=$(($(getconf _NPROCESSORS_ONLN) + 1))
     cargo nextest run --no-fail-fast "$@" || failed=yes
     if [ "${with_documentation:-no}" = yes ]; then
         say "once more on PostgreSQL, what stands on the store"
