@@ -3,12 +3,24 @@
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use clap::Args;
 use serde::Serialize;
 
 use crate::host::{Machine, commit, date};
+
+/// Where figures are kept.
+#[derive(Args, Debug, Clone)]
+pub struct RecordArgs {
+    /// File that every figure is appended to
+    #[arg(long, default_value = "bench/results.jsonl")]
+    pub record: PathBuf,
+    /// Print the figures and append nothing
+    #[arg(long)]
+    pub no_record: bool,
+}
 
 /// A kind of figure: its name, unit, and how it is measured.
 #[derive(Clone, Copy, Debug)]
@@ -206,8 +218,12 @@ impl Figures {
         });
     }
 
-    /// Adds one line for each figure that is not in the file yet.
-    pub fn append(&mut self, path: &Path) -> Result<()> {
+    /// Adds one line for each figure that is not in the file yet, where figures are to be kept.
+    pub fn record(&mut self, args: &RecordArgs) -> Result<()> {
+        if args.no_record {
+            return Ok(());
+        }
+        let path = &args.record;
         let mut lines = String::new();
         for figure in &self.figures[self.recorded..] {
             lines.push_str(&serde_json::to_string(figure)?);

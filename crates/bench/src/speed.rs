@@ -15,7 +15,7 @@ use atelier_kernels::{Compute, WeightFormat};
 use atelier_model::{LoadOptions, Model};
 use clap::Args;
 
-use crate::figures::{Figures, KINDS};
+use crate::figures::{Figures, KINDS, RecordArgs};
 use crate::host::{HostArgs, Machine};
 use crate::random_base::{Shape, WORK_A, WORK_B};
 
@@ -30,12 +30,8 @@ pub struct SpeedArgs {
     /// Only figures whose "model weights name" contains this; may be repeated
     #[arg(long)]
     only: Vec<String>,
-    /// File that every figure is appended to
-    #[arg(long, default_value = "bench/results.jsonl")]
-    record: PathBuf,
-    /// Print the figures and append nothing
-    #[arg(long)]
-    no_record: bool,
+    #[command(flatten)]
+    record: RecordArgs,
     /// Folder for the random-weight models, about 1 GB; kept for the next run
     #[arg(long, default_value = "target/bench-models")]
     scratch: PathBuf,
@@ -135,7 +131,7 @@ pub fn run(args: &SpeedArgs) -> Result<()> {
 
 /// After each model, so that a failure later loses nothing.
 fn record(args: &SpeedArgs, figures: &mut Figures) -> Result<()> {
-    if args.no_record { Ok(()) } else { figures.append(&args.record) }
+    figures.record(&args.record)
 }
 
 /// All figures of one model, in both formats of weights.

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde_json::json;
 
-use crate::figures::Figures;
+use crate::figures::{Figures, RecordArgs};
 use crate::host::{HostArgs, Machine};
 use crate::random_base::TINY;
 use crate::server::{Server, Setup};
@@ -39,12 +39,8 @@ pub struct WallsArgs {
     /// Two short rounds and few tenants: to see that it works
     #[arg(long)]
     quick: bool,
-    /// File that every figure is appended to
-    #[arg(long, default_value = "bench/results.jsonl")]
-    record: PathBuf,
-    /// Print the figures and append nothing
-    #[arg(long)]
-    no_record: bool,
+    #[command(flatten)]
+    record: RecordArgs,
     /// Folder for the model of next to no cost
     #[arg(long, default_value = "target/bench-models")]
     scratch: PathBuf,
@@ -106,9 +102,7 @@ pub fn run(args: &WallsArgs) -> Result<()> {
         }
     }
     report(&arms, span, &mut figures);
-    if !args.no_record {
-        figures.append(&args.record)?;
-    }
+    figures.record(&args.record)?;
     writeln!(std::io::stdout(), "{}", figures.table().trim_end())?;
     Ok(())
 }
