@@ -1,7 +1,7 @@
 //! What a run does, from a source to a version: ingest → split → train → evaluate → publish.
 //!
-//! Each stage is a plain function from what the stage before made; [`carry_out`] is the only place that knows their
-//! order. Everything that a stage writes goes through the [`Job`], whose lease fences it.
+//! Each stage is a plain function from what the stage before made; `carry_out` is the only place that knows their
+//! order. Everything that a stage writes goes through the `Job`, whose lease fences it.
 
 pub mod evaluate;
 pub mod ingest;

@@ -242,7 +242,8 @@ pub struct ListenArgs {
     #[arg(long, conflicts_with = "tls_cert")]
     pub allow_plaintext: bool,
 
-    /// What clients call this server, as https://atelier.example.com; commands on this machine use it too.
+    /// What clients call this server, scheme and name, such as `https://atelier.example.com`; commands on this machine use
+    /// it too.
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
 }

@@ -4,8 +4,8 @@
 //! done to the tenant, its keys and its people lies in the control database. The installation has one of its own there.
 //! Wherever a tenant's rows move, its chain moves with them; where each chain ends is kept in the control database.
 //!
-//! Nothing that changes rows is committed without either a [`Recorded`], which only an event of the trail gives, or an
-//! [`Unrecorded`] that names the reason.
+//! Nothing that changes rows is committed without either a `Recorded`, which only an event of the trail gives, or an
+//! `Unrecorded` that names the reason.
 //!
 //! Layout: `events` lists what there is to record; `chain` hashes and walks; `heads` remembers where chains end;
 //! [`trail`] reads, [`verify`] checks, `observer` writes down what the policy refused.

@@ -175,7 +175,7 @@ impl Packer {
 /// Reads the stored form back; files sorted by path.
 ///
 /// # Errors
-/// When the bytes are not what [`Packer`] wrote.
+/// When the bytes are not what `Packer` wrote.
 pub fn unpack(archive: &[u8]) -> io::Result<(Vec<SourceFile>, Manifest)> {
     let mut files = Vec::new();
     let mut manifest = None;
