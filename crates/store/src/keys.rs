@@ -219,9 +219,7 @@ impl Store {
         let project = belonging::project_for(tenant, role, new.project);
         belonging::check(&mut transaction, tenant, role, project, new.owner).await?;
         let row = NewRow {
-            tenant: Some(tenant),
             name: new.name,
-            role,
             scopes: new.rights.scopes(),
             project,
             owner: new.owner,

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use atelier_access::right::{ManageKeys, ReadOperatorAudit};
+use atelier_access::right::{ManageKeys, ReadOperatorAudit, ReadUsage};
 use atelier_access::{ApiKey, Denied, KeyKind};
+use atelier_domain::limits::KEYS_PER_TENANT_MAX;
 use atelier_domain::{KeyId, Plan, Role, Scope, Scopes};
 use atelier_store::{AuditQuery, KeyChange, KeyQuery, KeySummary, NewKey, StoreError};
 
@@ -121,20 +122,36 @@ on_each_database! {
         assert_error!(world.store.renew(&member).await, StoreError::Denied(Denied::NotAuthenticated));
     }
 
+    async fn a_key_may_what_it_was_made_for(world: World) {
+        let tenant = world.tenant("acme", Plan::Shared).await;
+        let grant = tenant.may(ManageKeys { tenant: tenant.id() });
+        let rights = grant.hand_out(Role::Admin, Scopes::of(&[Scope::Usage])).unwrap();
+        let made = world.store.create_key(&grant, NewKey { rights, ..new_key(&grant, Role::Admin) }).await.unwrap();
+        assert_eq!((made.summary.role, made.summary.scopes), (Role::Admin, Scopes::of(&[Scope::Usage])));
+        let caller = world.store.authenticate(&made.key.reveal()).await.unwrap();
+        assert!(caller.grant(ReadUsage { tenant: tenant.id() }).is_ok());
+        assert_error!(caller.grant(ManageKeys { tenant: tenant.id() }), Denied::OutOfScope(_));
+    }
+
     async fn a_change_of_a_key_holds_at_once(world: World) {
         let tenant = world.tenant("acme", Plan::Shared).await;
         let grant = tenant.may(ManageKeys { tenant: tenant.id() });
         let made = world.key(&tenant, Role::Admin).await;
         let before = world.store.authenticate(&made.key.reveal()).await.unwrap();
         let rights = grant.hand_out(Role::Reader, Scopes::of(&[Scope::Read, Scope::Usage])).unwrap();
-        let change = KeyChange { name: Some("auditor".parse().unwrap()), rights: Some(rights), expires_at: None };
+        let ends = world.store.now().plus(Duration::from_secs(60));
+        let name = Some("auditor".parse().unwrap());
+        let change = KeyChange { name: name.clone(), rights: Some(rights), expires_at: Some(ends) };
         let changed = world.store.update_key(&grant, made.summary.id, change).await.unwrap();
         assert_eq!(unused(world.store.key(&grant, made.summary.id).await.unwrap()), unused(changed.clone()));
+        assert_eq!((&changed.name, changed.expires_at), (&name, Some(ends)));
         assert_eq!((changed.role, changed.scopes.to_string().as_str()), (Role::Reader, "read,usage"));
         let after = world.store.renew(&before).await.unwrap();
         assert_eq!(world.store.authenticate(&made.key.reveal()).await.unwrap(), after);
         assert!(before.grant(ManageKeys { tenant: tenant.id() }).is_ok());
         assert!(after.grant(ManageKeys { tenant: tenant.id() }).is_err());
+        world.advance(60);
+        assert_turned_away!(world, &made.key.reveal());
         world.store.revoke_key(&grant, made.summary.id).await.unwrap();
         let change = KeyChange { rights: Some(rights), ..KeyChange::default() };
         assert_error!(world.store.update_key(&grant, made.summary.id, change).await, StoreError::NotFound { what: "key" });
@@ -162,6 +179,23 @@ on_each_database! {
         assert_error!(world.store.renew(&tenant.admin).await, StoreError::Denied(Denied::NotAuthenticated));
         assert_turned_away!(world, &tenant.key.reveal());
     }
+}
+
+// On one database: a thousand keys take a while.
+#[tokio::test]
+async fn a_tenant_has_so_many_living_keys_and_no_more() {
+    let world = World::open(Backend::Sqlite).await;
+    let tenant = world.tenant("acme", Plan::Shared).await;
+    let grant = tenant.may(ManageKeys { tenant: tenant.id() });
+    let mut last = None;
+    // The first came with the tenant.
+    for _ in 1..KEYS_PER_TENANT_MAX {
+        last = Some(world.store.create_key(&grant, new_key(&grant, Role::Member)).await.unwrap().summary.id);
+    }
+    let one_more = world.store.create_key(&grant, new_key(&grant, Role::Member)).await;
+    assert_error!(one_more, StoreError::TooMany { what: "keys", limit: KEYS_PER_TENANT_MAX });
+    world.store.revoke_key(&grant, last.unwrap()).await.unwrap();
+    world.store.create_key(&grant, new_key(&grant, Role::Member)).await.unwrap();
 }
 
 /// How long another process may believe a key after it was revoked.
