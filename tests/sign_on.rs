@@ -12,13 +12,13 @@ use serde_json::{Value, json};
 use crate::support::{Answer, CLIENT_ID, CLIENT_SECRET, Issuer, User, World, atelier, client_trusting, runtime};
 
 /// A browser: keeps cookies by host and port, follows nothing by itself.
-struct Browser {
+pub struct Browser {
     http: reqwest::Client,
     cookies: RefCell<BTreeMap<(String, String), String>>,
 }
 
 impl Browser {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let http = client_trusting(&[]).redirect(Policy::none()).build().unwrap();
         Self { http, cookies: RefCell::default() }
     }
@@ -60,7 +60,7 @@ impl Browser {
         answer
     }
 
-    fn get(&self, url: &str) -> Answer {
+    pub fn get(&self, url: &str) -> Answer {
         self.send("GET", url, &[], None)
     }
 
@@ -73,11 +73,11 @@ impl Browser {
         back.header("location").unwrap().to_owned()
     }
 
-    fn sign_in(&self, world: &World, organization: &str) -> Answer {
+    pub fn sign_in(&self, world: &World, organization: &str) -> Answer {
         self.get(&self.to_the_door(&format!("{}/sign-in?organization={organization}", world.url())))
     }
 
-    fn has_session(&self) -> bool {
+    pub fn has_session(&self) -> bool {
         self.cookies.borrow().keys().any(|(_, name)| name == "atelier-session")
     }
 }
@@ -87,7 +87,7 @@ fn host_of(url: &str) -> String {
 }
 
 /// A server that may call an issuer on this machine.
-fn world() -> World {
+pub fn world() -> World {
     World::start_with(&["--workers", "0", "--private-issuers"], &[])
 }
 
@@ -96,7 +96,7 @@ fn settings(issuer: &Issuer, domains: &[&str]) -> Value {
 }
 
 /// A tenant whose people sign in at this issuer; its admin.
-fn tenant(world: &World, name: &str, issuer: &Issuer, domains: &[&str]) -> User {
+pub fn tenant(world: &World, name: &str, issuer: &Issuer, domains: &[&str]) -> User {
     let admin = world.tenant(name, "tuned");
     let set = admin.put("/v1/organization/sign_on", &settings(issuer, domains)).ok();
     assert_eq!(set["has_client_secret"], json!(true), "{set}");
@@ -174,7 +174,7 @@ fn a_person_signs_in_works_and_signs_out() {
 }
 
 /// Signs in with an issuer that does this; the answer, which must leave no session behind.
-fn refused(world: &World, issuer: &Issuer, behaviour: Value, expected: (u16, &str)) {
+pub fn refused(world: &World, issuer: &Issuer, behaviour: Value, expected: (u16, &str)) {
     issuer.does(behaviour.clone());
     let browser = Browser::new();
     let begun = browser.get(&format!("{}/sign-in?organization=acme", world.url()));
@@ -256,7 +256,9 @@ fn an_issuer_that_hangs_sends_too_much_or_is_another_is_not_used() {
     check(json!({"huge": "/jwks"}), "larger than 262144 bytes");
     check(json!({"slow": well_known}), "cannot be fetched");
     check(json!({"redirects": well_known}), "HTTP 302");
-    check(json!({"document": {"issuer": "https://id.example.com"}}), "calls the issuer otherwise");
+    check(json!({"document": {"issuer": "https://id.example.com"}}), "otherwise: https://id.example.com. Set");
+    check(json!({"document": {"issuer": "<b>"}}), "otherwise: by what is no address. Set");
+    check(json!({"document": {"userinfo_endpoint": "http://192.168.1.1/me"}}), "does not begin with https://");
     check(json!({"document": {"token_endpoint": null}}), "not as OpenID Connect has it");
     check(json!({"document": {"token_endpoint": "http://192.168.1.1/token"}}), "does not begin with https://");
     check(json!({"document": {"jwks_uri": "file:///etc/passwd"}}), "address is not used");
