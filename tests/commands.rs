@@ -163,7 +163,9 @@ fn every_shell_gets_its_completions_and_every_command_an_example() {
         assert!(help.succeeded, "{help:?}");
         seen += 1;
         let names = help.stdout.lines().skip_while(|line| *line != "Commands:").skip(1);
-        let names = names.take_while(|line| !line.is_empty()).filter_map(|line| line.split_whitespace().next());
+        // What is said of a command goes on beneath it, further in.
+        let names = names.take_while(|line| !line.is_empty()).filter(|line| !line.starts_with("   "));
+        let names = names.filter_map(|line| line.split_whitespace().next());
         let children: Vec<String> = names.filter(|name| *name != "help").map(str::to_owned).collect();
         if children.is_empty() {
             let call = format!("atelier {}", path.join(" "));

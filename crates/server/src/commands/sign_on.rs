@@ -89,7 +89,11 @@ pub async fn run(client: Client, command: SignOnCommand, output: Output) -> Resu
         }
         SignOnCommand::Show { name } => {
             let shown = client.for_tenant(Some(&name)).get(PATH).await?;
-            output.result(&shown, || describe(&shown))
+            output.result(&shown, || {
+                let next = if shown["enabled"] == json!(true) { "check" } else { "set" };
+                let rest = if next == "set" { " --issuer URL --client-id ID --client-secret FILE" } else { "" };
+                format!("{}\nNext: atelier tenant sign-on {next} {name}{rest}", describe(&shown))
+            })
         }
         SignOnCommand::Check { name } => {
             let checked = client.for_tenant(Some(&name)).get(&format!("{PATH}/check")).await?;

@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Subcommand, ValueEnum};
 use jiff::Timestamp;
 use reqwest::Method;
@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use crate::cli::tenant;
 use crate::client::{Client, Place};
 use crate::commands::sign_on::{self, SignOnCommand};
-use crate::output::{Output, table, text};
+use crate::output::{Output, table_or, text};
 
 /// What to do with tenants.
 #[derive(Debug, Subcommand)]
@@ -184,8 +184,7 @@ pub async fn run(place: &Place, command: TenantCommand, output: Output) -> Resul
         }
         TenantCommand::List => {
             let tenants = client.get("/v1/tenants").await?;
-            let heads = ["NAME", "PLAN", "SEPARATION", "STATUS", "ID"];
-            output.result(&tenants, || table(&heads, &rows_of_tenants(&tenants)))
+            output.result(&tenants, || describe(&tenants))
         }
         TenantCommand::Plan { name, plan } => {
             let tenant =
@@ -232,7 +231,10 @@ pub async fn run(place: &Place, command: TenantCommand, output: Output) -> Resul
         }
         TenantCommand::Erased => {
             let erasures = client.get("/v1/erasures").await?;
-            output.result(&erasures, || table(&["TENANT", "REQUESTED", "COMPLETED", "BY"], &rows_of_erased(&erasures)))
+            output.result(&erasures, || {
+                let headings = ["TENANT", "REQUESTED", "COMPLETED", "BY"];
+                table_or("No tenant was erased.", &headings, &rows_of_erased(&erasures))
+            })
         }
     }
 }
@@ -285,7 +287,8 @@ async fn export(client: Client, name: &str, out: &Path) -> Result<Value> {
     draft.push(".part");
     let draft = Path::new(&draft);
     // It holds the tenant's code.
-    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(draft)?;
+    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(draft);
+    let mut file = file.with_context(|| format!("Cannot write {}.", out.display()))?;
     let downloaded = client.download("/v1/organization/export", &mut file).await;
     let written = downloaded.and_then(|bytes| {
         file.sync_all()?;
@@ -298,9 +301,19 @@ async fn export(client: Client, name: &str, out: &Path) -> Result<Value> {
     Ok(json!({"tenant": name, "file": out, "bytes": written?}))
 }
 
-fn rows_of_tenants(tenants: &Value) -> Vec<Vec<String>> {
-    let row = |tenant: &Value| ["name", "plan", "separation", "status", "id"].map(|key| text(&tenant[key])).to_vec();
-    tenants["data"].as_array().into_iter().flatten().map(row).collect()
+/// One line a tenant; with their buckets where one has its own.
+fn describe(tenants: &Value) -> String {
+    let tenants = || tenants["data"].as_array().into_iter().flatten();
+    let has_buckets = tenants().any(|tenant| tenant["bucket"].is_string());
+    let mut fields = vec!["name", "plan", "separation", "status", "id"];
+    if has_buckets {
+        fields.insert(3, "bucket");
+    }
+    let rows: Vec<Vec<String>> =
+        tenants().map(|tenant| fields.iter().map(|field| text(&tenant[*field])).collect()).collect();
+    let headings: Vec<String> = fields.iter().map(|field| field.to_uppercase()).collect();
+    let headings: Vec<&str> = headings.iter().map(String::as_str).collect();
+    table_or("There are no tenants yet. `atelier tenant create NAME` makes one.", &headings, &rows)
 }
 
 fn rows_of_erased(erasures: &Value) -> Vec<Vec<String>> {
@@ -317,7 +330,7 @@ fn certificate(name: &str, erasure: &Value) -> String {
     let removed = erasure["removed"].as_object().into_iter().flatten();
     let kinds: Vec<String> = removed
         .filter(|(_, count)| count.as_u64() != Some(0))
-        .map(|(kind, count)| format!("{count} {}", kind.replace('_', " ")))
+        .map(|(kind, number)| format!("{} {number}", kind.replace('_', " ")))
         .collect();
     format!(
         "Tenant {name} ({}) is erased: {}. The keys to what copies may hold of it are destroyed.\nUsage and the audit \
