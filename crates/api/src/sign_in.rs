@@ -19,7 +19,7 @@ use crate::caller::{Authenticated, with_session};
 use crate::error::ApiError;
 use crate::extract::{WireJson, WireQuery};
 use crate::keys::{CreatedKeyObject, created_key_object};
-use crate::page::{self, escape, guard};
+use crate::page::{self, escape, guard, sentence};
 use crate::state::AppState;
 
 /// Where a browser goes that is told nothing else.
@@ -108,7 +108,7 @@ pub async fn read_sign_in(
     };
     match begin(&state, organization, query).await {
         Ok(response) => response,
-        Err(error) => trouble(&state, &headers, error).await,
+        Err(error) => trouble(&state, &headers, error.into()).await,
     }
 }
 
@@ -133,7 +133,7 @@ pub async fn read_sign_in_answer(
             response
         }
         Ok(SignedIn::Program { url, phrase, email }) => confirmation(&url, &phrase, &email),
-        Err(error) => trouble(&state, &headers, error).await,
+        Err(error) => trouble(&state, &headers, error.into()).await,
     };
     if kept.is_some() {
         // It is good once, whatever came of it.
@@ -147,7 +147,7 @@ pub async fn create_sign_out(State(state): State<AppState>, method: Method, head
     if state.site.session(&headers).is_some()
         && let Err(error) = state.site.must_be_own(&method, &headers)
     {
-        return error.into_response();
+        return trouble(&state, &headers, error).await;
     }
     end_session(&state, &headers).await;
     let mut response = redirect(HOME);
@@ -262,7 +262,7 @@ async fn home(state: &AppState, headers: &HeaderMap, query: &SignInQuery) -> Res
 fn confirmation(url: &str, phrase: &str, email: &str) -> Response {
     let body = format!(
         "<p>A program on this computer asks to work as <strong>{}</strong>.</p>\n\
-         <p>Go on only if you have just run <code>atelier login</code>, and it shows these words:</p>\n\
+         <p>Go on only if you have just run <code>atelier login</code>, and it shows this:</p>\n\
          <p class=\"phrase\">{}</p>\n\
          <a href=\"{}\" class=\"deed\">Continue</a>",
         escape(email),
@@ -273,9 +273,8 @@ fn confirmation(url: &str, phrase: &str, email: &str) -> Response {
 }
 
 /// What went wrong, as a page, with a way on. Whoever comes by the back button, or twice, may be signed in all the same.
-async fn trouble(state: &AppState, headers: &HeaderMap, error: PlatformError) -> Response {
-    let error = ApiError::from(error);
-    let message = escape(&error.body().error.message);
+async fn trouble(state: &AppState, headers: &HeaderMap, error: ApiError) -> Response {
+    let message = sentence(&error.body().error.message);
     let (title, still, on) = match session_of(state, headers).await {
         Some(session) => ("Nothing has changed", format!("<p>{}</p>\n", signed_in(&session)), "Go on"),
         None => ("Not signed in", String::new(), "Begin again"),
