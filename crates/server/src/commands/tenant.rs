@@ -206,10 +206,12 @@ pub async fn run(place: &Place, command: TenantCommand, output: Output) -> Resul
                 format!("All of {name} is in {}: {bytes} bytes. manifest.json in it says what.", out.display())
             })
         }
-        TenantCommand::SignOn { command } => sign_on::run(client, command, output).await,
+        TenantCommand::SignOn { command } => sign_on::run(place, command, output).await,
         TenantCommand::Suspend { name } => {
             let tenant = set_status(&client, &name, "suspended").await?;
-            output.result(&tenant, || format!("Tenant {name} is suspended. Next: atelier tenant resume {name}"))
+            output.result(&tenant, || {
+                format!("Tenant {name} is suspended. It goes on with: atelier tenant resume {name}{}", place.flag())
+            })
         }
         TenantCommand::Resume { name } => {
             let tenant = set_status(&client, &name, "active").await?;
