@@ -66,7 +66,7 @@ pub fn line_of(error: &(dyn Error + 'static)) -> String {
         None => said,
         // Some errors repeat their cause.
         Some(cause) if said.ends_with(&cause) => said,
-        Some(cause) if said.ends_with('.') => format!("{said} ({cause})"),
+        Some(cause) if said.ends_with(['.', '?']) => format!("{said} ({cause})"),
         Some(cause) => format!("{said}: {cause}"),
     }
 }

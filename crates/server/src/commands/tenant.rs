@@ -172,15 +172,7 @@ pub async fn run(place: &Place, command: TenantCommand, output: Output) -> Resul
         TenantCommand::Create { name, plan, separation, bucket } => {
             let apart = Separate { separation: separation.map(SeparationArg::name), bucket: bucket.as_deref() };
             let tenant = create(&client, &name, plan.name(), apart).await?;
-            output.result(&tenant, || {
-                format!(
-                    "Created tenant {name} on plan {}.\nKey (shown only now): {}\nNext: atelier learn --tenant {name} \
-                     PATH --wait{}",
-                    plan.name(),
-                    text(&tenant["key"]),
-                    place.flag()
-                )
-            })
+            output.result(&tenant, || created(&tenant, place))
         }
         TenantCommand::List => {
             let tenants = client.get("/v1/tenants").await?;
@@ -273,6 +265,16 @@ pub async fn create(client: &Client, name: &str, plan: &str, apart: Separate<'_>
 
 async fn set_status(client: &Client, name: &str, status: &str) -> Result<Value> {
     client.send(Method::PATCH, &format!("/v1/tenants/{name}"), &json!({"status": status})).await
+}
+
+fn created(tenant: &Value, place: &Place) -> String {
+    let [name, plan, key] = ["name", "plan", "key"].map(|field| text(&tenant[field]));
+    let learns = plan != PlanArg::Shared.name();
+    let (next, of_what) = if learns { ("learn", "PATH --wait") } else { ("complete", "--file FILE --line N") };
+    format!(
+        "Created tenant {name} on plan {plan}.\nKey (shown only now): {key}\nNext: atelier {next} --tenant {name} {of_what}{}",
+        place.flag()
+    )
 }
 
 fn moved(name: &str, tenant: &Value) -> String {
