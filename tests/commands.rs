@@ -249,6 +249,9 @@ fn a_server_that_cannot_start_says_what_to_look_at() {
     assert!(said.contains("Connection refused"), "{said}");
     let keys = [("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b")];
     let at = ["--blobs", "s3://our-code", "--blobs-endpoint", "http://127.0.0.1:1", "--blobs-allow-http"];
+    let said = serve(&at);
+    assert!(said.contains("say --blobs-path-style") && !said.contains("panicked"), "{said}");
+    let at = [&at[..], &["--blobs-path-style"]].concat();
     let refused = Command::run_with(&keys, &[&["serve", "--data", data, "--listen", "127.0.0.1:0"][..], &at].concat());
     assert!(refused.stderr.contains("look at --blobs, --blobs-endpoint and --blobs-region. ("), "{refused:?}");
 }
