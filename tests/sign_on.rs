@@ -9,7 +9,9 @@ use std::process::{Child, Stdio};
 use reqwest::redirect::Policy;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, CLIENT_ID, CLIENT_SECRET, Issuer, User, World, atelier, client_trusting, runtime};
+use crate::support::{
+    Answer, CLIENT_ID, CLIENT_SECRET, Command, Issuer, User, World, atelier, client_trusting, runtime,
+};
 
 /// A browser: keeps cookies by host and port, follows nothing by itself.
 pub struct Browser {
@@ -513,6 +515,8 @@ fn a_command_line_signs_in_by_a_browser() {
     assert_eq!(user.get("/v1/keys").status, 403);
     let listed = admin.get("/v1/keys").ok();
     let own = listed["data"].as_array().unwrap().iter().find(|key| key["purpose"] == json!("login")).unwrap().clone();
+    let shown = Command::run_with(&[], &["--data", world.data().to_str().unwrap(), "key", "list", "--tenant", "acme"]);
+    assert!(shown.stdout.contains("  (login)  "), "{shown:?}");
     assert!(own["expires_at"].is_i64() && own["user_id"].is_string(), "{own}");
 
     // Commands find it, where nothing else says who they are for; and it ends.

@@ -112,7 +112,7 @@ pub async fn run(place: &Place, command: KeyCommand, output: Output) -> Result<(
                     .as_array()
                     .into_iter()
                     .flatten()
-                    .map(|key| vec![text(&key["id"]), text(&key["name"]), text(&key["role"]), scopes(key), state(key)])
+                    .map(|key| vec![text(&key["id"]), name(key), text(&key["role"]), scopes(key), state(key)])
                     .collect();
                 table(&["ID", "NAME", "ROLE", "SCOPES", "STATE"], &rows)
             })
@@ -143,6 +143,14 @@ async fn list(client: &Client) -> Result<Value> {
 
 fn describe(key: &Value) -> String {
     format!("Created key {} with the role {}, scopes: {}.", text(&key["id"]), text(&key["role"]), scopes(key))
+}
+
+/// What a key is called; one that nobody named, by what it came from.
+fn name(key: &Value) -> String {
+    match (key["name"].as_str(), key["purpose"].as_str()) {
+        (None, Some(purpose @ ("session" | "login"))) => format!("({purpose})"),
+        _ => text(&key["name"]),
+    }
 }
 
 fn scopes(key: &Value) -> String {
