@@ -4,11 +4,12 @@
 use std::fs;
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::process::Stdio;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{Command, Process, User, World, wait_until};
+use crate::support::{Command, Process, User, World, atelier, wait_until};
 
 /// The exit status of a command that waited for a run which came to nothing.
 const RUN_ENDED: Option<i32> = Some(3);
@@ -72,6 +73,16 @@ fn what_is_wrong_is_said_in_words_of_the_command_line() {
         (vec!["key", "create", "--tenant", "acme", "--days", "0"], "--days"),
         (vec!["key", "create", "--tenant", "acme", "--days", "366"], "1..=365"),
         (vec!["rollback", "--tenant", "acme"], "none to go back to"),
+        (vec!["rollback", "--tenant", "acme", "--to", "9"], "There is no version 9."),
+        (
+            vec!["complete", "--tenant", "acme", "--file", "/nowhere/a.py", "--line", "1"],
+            "as UTF-8 text. (No such file",
+        ),
+        (
+            vec!["tenant", "export", "acme", "--out", "/nowhere/acme.tar.gz"],
+            "Cannot write /nowhere/acme.tar.gz. (No such",
+        ),
+        (vec!["serve", "--threads", "0"], "--threads"),
         (vec!["serve", "--listen", "localhost"], "localhost:8080"),
         (vec!["tenant", "create", "acme", "--plan", "dedicated"], "not offered"),
     ] {
@@ -163,7 +174,9 @@ fn every_shell_gets_its_completions_and_every_command_an_example() {
         assert!(help.succeeded, "{help:?}");
         seen += 1;
         let names = help.stdout.lines().skip_while(|line| *line != "Commands:").skip(1);
-        let names = names.take_while(|line| !line.is_empty()).filter_map(|line| line.split_whitespace().next());
+        // What is said of a command goes on beneath it, further in.
+        let names = names.take_while(|line| !line.is_empty()).filter(|line| !line.starts_with("   "));
+        let names = names.filter_map(|line| line.split_whitespace().next());
         let children: Vec<String> = names.filter(|name| *name != "help").map(str::to_owned).collect();
         if children.is_empty() {
             let call = format!("atelier {}", path.join(" "));
@@ -215,4 +228,41 @@ fn a_demo_in_a_folder_that_is_named_takes_a_new_one_and_leaves_it() {
     assert_eq!(folders_of_demos(&home), [] as [PathBuf; 0]);
     let again = demo(data.to_str().unwrap());
     assert!(again.refusal().contains("is not empty"), "{again:?}");
+}
+
+#[test]
+fn a_server_that_cannot_start_says_what_to_look_at() {
+    let home = TempDir::new().unwrap();
+    let folder = home.path().join("data");
+    let data = folder.to_str().unwrap();
+    let serve = |arguments: &[&str]| {
+        let arguments = [&["serve", "--data", data, "--listen", "127.0.0.1:0"], arguments].concat();
+        let refused = Command::run(&arguments);
+        assert_eq!(refused.code, Some(1), "{refused:?}");
+        refused.stderr
+    };
+    assert!(serve(&["--source-root", "/nowhere"]).contains("--source-root /nowhere is no folder."));
+    let said = serve(&["--database", "mysql://jo:hush@127.0.0.1/atelier"]);
+    assert!(said.contains("must look like postgres://") && !said.contains("hush"), "{said}");
+    let said = serve(&["--database", "postgres://atelier_app@127.0.0.1:1/atelier"]);
+    assert!(said.contains("is --database / ATELIER_DATABASE right? (the database cannot be reached"), "{said}");
+    assert!(said.contains("Connection refused"), "{said}");
+    let keys = [("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b")];
+    let at = ["--blobs", "s3://our-code", "--blobs-endpoint", "http://127.0.0.1:1", "--blobs-allow-http"];
+    let said = serve(&at);
+    assert!(said.contains("say --blobs-path-style") && !said.contains("panicked"), "{said}");
+    let at = [&at[..], &["--blobs-path-style"]].concat();
+    let refused = Command::run_with(&keys, &[&["serve", "--data", data, "--listen", "127.0.0.1:0"][..], &at].concat());
+    assert!(refused.stderr.contains("look at --blobs, --blobs-endpoint and --blobs-region. ("), "{refused:?}");
+}
+
+#[test]
+fn whoever_reads_may_stop_before_the_end() {
+    for arguments in [&["openapi"][..], &["completions", "bash"], &["doctor", "--json"]] {
+        let mut child = atelier().args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let ended = child.wait_with_output().unwrap();
+        let said = String::from_utf8(ended.stderr).unwrap();
+        assert!(!said.contains("pipe"), "{arguments:?}: {said}");
+    }
 }

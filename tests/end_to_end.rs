@@ -25,3 +25,4 @@ mod people;
 mod secrecy;
 mod sign_on;
 mod tls;
+mod userinfo;

@@ -9,16 +9,18 @@ use std::process::{Child, Stdio};
 use reqwest::redirect::Policy;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, CLIENT_ID, CLIENT_SECRET, Issuer, User, World, atelier, client_trusting, runtime};
+use crate::support::{
+    Answer, CLIENT_ID, CLIENT_SECRET, Command, Issuer, User, World, atelier, client_trusting, runtime,
+};
 
 /// A browser: keeps cookies by host and port, follows nothing by itself.
-struct Browser {
+pub struct Browser {
     http: reqwest::Client,
     cookies: RefCell<BTreeMap<(String, String), String>>,
 }
 
 impl Browser {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let http = client_trusting(&[]).redirect(Policy::none()).build().unwrap();
         Self { http, cookies: RefCell::default() }
     }
@@ -60,7 +62,7 @@ impl Browser {
         answer
     }
 
-    fn get(&self, url: &str) -> Answer {
+    pub fn get(&self, url: &str) -> Answer {
         self.send("GET", url, &[], None)
     }
 
@@ -73,11 +75,11 @@ impl Browser {
         back.header("location").unwrap().to_owned()
     }
 
-    fn sign_in(&self, world: &World, organization: &str) -> Answer {
+    pub fn sign_in(&self, world: &World, organization: &str) -> Answer {
         self.get(&self.to_the_door(&format!("{}/sign-in?organization={organization}", world.url())))
     }
 
-    fn has_session(&self) -> bool {
+    pub fn has_session(&self) -> bool {
         self.cookies.borrow().keys().any(|(_, name)| name == "atelier-session")
     }
 }
@@ -87,7 +89,7 @@ fn host_of(url: &str) -> String {
 }
 
 /// A server that may call an issuer on this machine.
-fn world() -> World {
+pub fn world() -> World {
     World::start_with(&["--workers", "0", "--private-issuers"], &[])
 }
 
@@ -96,7 +98,7 @@ fn settings(issuer: &Issuer, domains: &[&str]) -> Value {
 }
 
 /// A tenant whose people sign in at this issuer; its admin.
-fn tenant(world: &World, name: &str, issuer: &Issuer, domains: &[&str]) -> User {
+pub fn tenant(world: &World, name: &str, issuer: &Issuer, domains: &[&str]) -> User {
     let admin = world.tenant(name, "tuned");
     let set = admin.put("/v1/organization/sign_on", &settings(issuer, domains)).ok();
     assert_eq!(set["has_client_secret"], json!(true), "{set}");
@@ -137,6 +139,8 @@ fn a_person_signs_in_works_and_signs_out() {
     browser.get(&format!("{url}/v1/models")).ok();
     assert_eq!(browser.get(&format!("{url}/v1/keys")).status, 403, "a member manages no keys");
     let home = browser.get(&format!("{url}/sign-in"));
+    // With `no-referrer` browsers send the page's own form with `Origin: null`, and nobody could sign out.
+    assert_eq!(home.header("referrer-policy"), Some("same-origin"));
     assert!(home.text().contains("jo@example.com"), "{home:?}");
 
     // What changes or costs something is done by this server's own pages only.
@@ -174,7 +178,7 @@ fn a_person_signs_in_works_and_signs_out() {
 }
 
 /// Signs in with an issuer that does this; the answer, which must leave no session behind.
-fn refused(world: &World, issuer: &Issuer, behaviour: Value, expected: (u16, &str)) {
+pub fn refused(world: &World, issuer: &Issuer, behaviour: Value, expected: (u16, &str)) {
     issuer.does(behaviour.clone());
     let browser = Browser::new();
     let begun = browser.get(&format!("{}/sign-in?organization=acme", world.url()));
@@ -227,7 +231,7 @@ fn no_lie_of_an_issuers_lets_anybody_in() {
     ] {
         lies(behaviour, (403, said));
     }
-    lies(json!({"error": "access_denied<b>"}), (403, "The issuer says `access_deniedb`"));
+    lies(json!({"error": "access_denied<b>"}), (403, "The issuer says <code>access_deniedb</code>"));
     issuer.does(json!({"person": issuer.person("s-2", "jo@elsewhere.example")}));
     let stranger = Browser::new().sign_in(&world, "acme");
     assert_eq!(stranger.status, 403);
@@ -256,7 +260,9 @@ fn an_issuer_that_hangs_sends_too_much_or_is_another_is_not_used() {
     check(json!({"huge": "/jwks"}), "larger than 262144 bytes");
     check(json!({"slow": well_known}), "cannot be fetched");
     check(json!({"redirects": well_known}), "HTTP 302");
-    check(json!({"document": {"issuer": "https://id.example.com"}}), "calls the issuer otherwise");
+    check(json!({"document": {"issuer": "https://id.example.com"}}), "otherwise: https://id.example.com. Set");
+    check(json!({"document": {"issuer": "<b>"}}), "otherwise: by what is no address. Set");
+    check(json!({"document": {"userinfo_endpoint": "http://192.168.1.1/me"}}), "does not begin with https://");
     check(json!({"document": {"token_endpoint": null}}), "not as OpenID Connect has it");
     check(json!({"document": {"token_endpoint": "http://192.168.1.1/token"}}), "does not begin with https://");
     check(json!({"document": {"jwks_uri": "file:///etc/passwd"}}), "address is not used");
@@ -312,7 +318,8 @@ fn what_was_begun_elsewhere_ends_nowhere() {
     // A code is good once, also with what the browser kept.
     let kept = attacker.cookies.borrow().clone();
     assert_eq!(attacker.get(&door).status, 303);
-    assert_eq!(attacker.get(&door).status, 403);
+    let again = attacker.get(&door);
+    assert_eq!((again.status, again.text().contains("You are signed in to")), (403, true), "{again:?}");
     *attacker.cookies.borrow_mut() = kept;
     let replayed = attacker.get(&door);
     assert_eq!(replayed.status, 403);
@@ -508,6 +515,8 @@ fn a_command_line_signs_in_by_a_browser() {
     assert_eq!(user.get("/v1/keys").status, 403);
     let listed = admin.get("/v1/keys").ok();
     let own = listed["data"].as_array().unwrap().iter().find(|key| key["purpose"] == json!("login")).unwrap().clone();
+    let shown = Command::run_with(&[], &["--data", world.data().to_str().unwrap(), "key", "list", "--tenant", "acme"]);
+    assert!(shown.stdout.contains("  (login)  "), "{shown:?}");
     assert!(own["expires_at"].is_i64() && own["user_id"].is_string(), "{own}");
 
     // Commands find it, where nothing else says who they are for; and it ends.

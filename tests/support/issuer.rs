@@ -1,7 +1,7 @@
 //! An issuer of the tests' own: OpenID Connect over HTTP in a process of its own, which does as it should until it is
 //! told to lie. It is this very test binary, run again for the test at the end of this file.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -97,6 +97,8 @@ struct State {
     url: String,
     behaviour: Mutex<Value>,
     grants: Mutex<HashMap<String, Grant>>,
+    /// Access tokens that were given out.
+    opens: Mutex<HashSet<String>>,
     counts: Mutex<BTreeMap<String, u64>>,
     rsa: RsaKeyPair,
     ec: EcdsaKeyPair,
@@ -126,6 +128,13 @@ impl Response {
     fn redirect(to: String) -> Self {
         Self { status: 302, location: Some(to), body: Vec::new() }
     }
+}
+
+/// Nobody can guess it: what two issuers give out is never the same.
+fn random_text() -> String {
+    let mut random = [0; 16];
+    SystemRandom::new().fill(&mut random).unwrap();
+    URL_SAFE_NO_PAD.encode(random)
 }
 
 fn decode(text: &str) -> String {
@@ -203,6 +212,7 @@ impl State {
             ("GET", "/jwks") => Response::json(200, &json!({"keys": self.keys()})),
             ("GET", "/authorize") => self.authorize(request),
             ("POST", "/token") => self.exchange(request),
+            ("GET", "/userinfo") => self.tell_more(request),
             ("POST", "/test/behaviour") => {
                 *self.behaviour.lock().unwrap() = serde_json::from_str(&request.body).unwrap();
                 Response::json(200, &json!({}))
@@ -216,7 +226,8 @@ impl State {
         let at = |path: &str| format!("{}{path}", self.url);
         let mut document = json!({
             "issuer": self.url, "authorization_endpoint": at("/authorize"), "token_endpoint": at("/token"),
-            "jwks_uri": at("/jwks"), "authorization_response_iss_parameter_supported": true,
+            "jwks_uri": at("/jwks"), "userinfo_endpoint": at("/userinfo"),
+            "authorization_response_iss_parameter_supported": true,
             "token_endpoint_auth_methods_supported": ["client_secret_basic"],
         });
         for (name, value) in self.told("document").as_object().into_iter().flatten() {
@@ -262,10 +273,7 @@ impl State {
             return Response::redirect(format!("{to}&error={}&error_description=%3Cb%3Ex", encode(error)));
         }
         let mut grants = self.grants.lock().unwrap();
-        // Nobody can guess it: the codes of two issuers are never the same.
-        let mut random = [0; 16];
-        SystemRandom::new().fill(&mut random).unwrap();
-        let code = format!("code-{}", URL_SAFE_NO_PAD.encode(random));
+        let code = format!("code-{}", random_text());
         let (nonce, challenge, redirect_uri) = (given("nonce"), given("code_challenge"), given("redirect_uri"));
         grants.insert(code.clone(), Grant { nonce, challenge, redirect_uri });
         Response::redirect(format!("{to}&code={}", encode(&code)))
@@ -294,7 +302,24 @@ impl State {
         if shown != grant.challenge || given("redirect_uri") != grant.redirect_uri {
             return Response::json(400, &json!({"error": "invalid_grant"}));
         }
-        Response::json(200, &json!({"token_type": "Bearer", "access_token": "x", "id_token": self.token(&grant)}))
+        let access = format!("access-{}", random_text());
+        self.opens.lock().unwrap().insert(access.clone());
+        Response::json(200, &json!({"token_type": "Bearer", "access_token": access, "id_token": self.token(&grant)}))
+    }
+
+    /// The userinfo endpoint: the person, as it was told to say beside the ID token.
+    fn tell_more(&self, request: &Request) -> Response {
+        let shown = request.authorization.as_deref().and_then(|value| value.strip_prefix("Bearer "));
+        if !shown.is_some_and(|access| self.opens.lock().unwrap().remove(access)) {
+            return Response::json(401, &json!({"error": "invalid_token"}));
+        }
+        let mut person = self.told("person");
+        for told in ["claims", "userinfo"] {
+            for (name, value) in self.told(told).as_object().into_iter().flatten() {
+                person[name] = value.clone();
+            }
+        }
+        Response::json(200, &person)
     }
 
     fn token(&self, grant: &Grant) -> String {
@@ -307,6 +332,10 @@ impl State {
             for (name, value) in self.told(told).as_object().into_iter().flatten() {
                 claims[name] = value.clone();
             }
+        }
+        // As an issuer does that keeps what the scopes are for apart from the ID token.
+        if self.told("thin") == json!(true) {
+            ["email", "email_verified", "name"].iter().for_each(|name| claims[*name] = Value::Null);
         }
         let algorithm = self.told("algorithm").as_str().unwrap_or("RS256").to_owned();
         let kid = self.told("kid").as_str().map_or_else(|| self.kid(&algorithm), str::to_owned);
@@ -380,6 +409,7 @@ fn the_issuer_itself() {
         url: url.clone(),
         behaviour: Mutex::default(),
         grants: Mutex::default(),
+        opens: Mutex::default(),
         counts: Mutex::default(),
         rsa: RsaKeyPair::from_der(&STANDARD.decode(rsa).unwrap()).unwrap(),
         ec: EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref(), &random).unwrap(),

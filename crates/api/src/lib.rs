@@ -27,6 +27,7 @@ mod models;
 mod observe;
 mod openapi;
 mod organization;
+pub mod page;
 mod refusal;
 mod runs;
 mod sign_in;

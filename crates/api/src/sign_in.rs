@@ -1,7 +1,7 @@
 //! Signing in with a browser: `/sign-in`, to the issuer, back to `/sign-in/callback`, and out by `/sign-out`. And what is
 //! left of it for programs: `/v1/sign_in/keys` and `/v1/session`.
 //!
-//! The pages are plain: everything that was not written here is escaped, no script runs and nothing is loaded.
+//! The pages are those of `page`: everything that was not written here is escaped, no script runs and nothing is loaded.
 
 use std::fmt::Write as _;
 
@@ -19,16 +19,13 @@ use crate::caller::{Authenticated, with_session};
 use crate::error::ApiError;
 use crate::extract::{WireJson, WireQuery};
 use crate::keys::{CreatedKeyObject, created_key_object};
+use crate::page::{self, escape, guard, sentence};
 use crate::state::AppState;
 
 /// Where a browser goes that is told nothing else.
 const HOME: &str = "/sign-in";
 /// Letters of a path that a browser is sent on to.
 const RETURN_CHARS_MAX: usize = 512;
-/// Nothing is loaded or run, and no other page frames this one. Forms may lead to whatever issuer a tenant has: browsers
-/// hold also what a form is redirected to against this.
-const POLICY: &str = "default-src 'none'; form-action https: http:; frame-ancestors 'none'; base-uri 'none'";
-
 /// Query of `GET /sign-in`.
 #[derive(Default, Deserialize)]
 pub struct SignInQuery {
@@ -111,7 +108,7 @@ pub async fn read_sign_in(
     };
     match begin(&state, organization, query).await {
         Ok(response) => response,
-        Err(error) => trouble(error),
+        Err(error) => trouble(&state, &headers, error.into()).await,
     }
 }
 
@@ -136,7 +133,7 @@ pub async fn read_sign_in_answer(
             response
         }
         Ok(SignedIn::Program { url, phrase, email }) => confirmation(&url, &phrase, &email),
-        Err(error) => trouble(error),
+        Err(error) => trouble(&state, &headers, error.into()).await,
     };
     if kept.is_some() {
         // It is good once, whatever came of it.
@@ -150,7 +147,7 @@ pub async fn create_sign_out(State(state): State<AppState>, method: Method, head
     if state.site.session(&headers).is_some()
         && let Err(error) = state.site.must_be_own(&method, &headers)
     {
-        return error.into_response();
+        return trouble(&state, &headers, error).await;
     }
     end_session(&state, &headers).await;
     let mut response = redirect(HOME);
@@ -242,17 +239,9 @@ fn is_own_path(path: &str) -> bool {
 
 /// The page for whoever comes without a name: who he is, or the question.
 async fn home(state: &AppState, headers: &HeaderMap, query: &SignInQuery) -> Response {
-    if let Some(Ok(caller)) = with_session(state, headers).await
-        && let Ok(session) = session_object(&state.platform, &caller).await
-    {
-        let who = session.email.unwrap_or_default();
-        let body = format!(
-            "<p>You are signed in to <strong>{}</strong> as <strong>{}</strong>.</p>\n\
-             <form method=\"post\" action=\"/sign-out\"><button>Sign out</button></form>",
-            escape(&session.organization),
-            escape(&who)
-        );
-        return page(StatusCode::OK, "Signed in", &body);
+    if let Some(session) = session_of(state, headers).await {
+        let out = "<form method=\"post\" action=\"/sign-out\"><button>Sign out</button></form>";
+        return page(StatusCode::OK, "Signed in", &format!("<p>{}</p>\n{out}", signed_in(&session)));
     }
     let mut body = "<form method=\"get\" action=\"/sign-in\">\n".to_owned();
     if let Some(path) = query.return_to.as_deref().filter(|path| is_own_path(path)) {
@@ -260,7 +249,9 @@ async fn home(state: &AppState, headers: &HeaderMap, query: &SignInQuery) -> Res
         let _ = writeln!(body, "<input type=\"hidden\" name=\"return_to\" value=\"{}\">", escape(path));
     }
     body.push_str(
-        "<label>Organization <input name=\"organization\" autocomplete=\"organization\" maxlength=\"40\" required autofocus></label>\n\
+        "<label>Organization <input name=\"organization\" autocomplete=\"organization\" autocapitalize=\"none\" \
+         spellcheck=\"false\" maxlength=\"40\" required autofocus></label>\n\
+         <p class=\"hint\">The name that your organization has here, such as acme. You sign in at its own sign-in page.</p>\n\
          <button>Continue</button>\n</form>",
     );
     page(StatusCode::OK, "Sign in", &body)
@@ -271,8 +262,9 @@ async fn home(state: &AppState, headers: &HeaderMap, query: &SignInQuery) -> Res
 fn confirmation(url: &str, phrase: &str, email: &str) -> Response {
     let body = format!(
         "<p>A program on this computer asks to work as <strong>{}</strong>.</p>\n\
-         <p>Go on only if you have just run <code>atelier login</code> and it shows <strong>{}</strong>.</p>\n\
-         <p><a href=\"{}\">Continue</a></p>",
+         <p>Go on only if you have just run <code>atelier login</code>, and it shows this:</p>\n\
+         <p class=\"phrase\">{}</p>\n\
+         <a href=\"{}\" class=\"deed\">Continue</a>",
         escape(email),
         escape(phrase),
         escape(url)
@@ -280,21 +272,31 @@ fn confirmation(url: &str, phrase: &str, email: &str) -> Response {
     page(StatusCode::OK, "Sign in a program", &body)
 }
 
-/// What went wrong, as a page, with a way on.
-fn trouble(error: PlatformError) -> Response {
-    let error = ApiError::from(error);
-    let message = &error.body().error.message;
-    let body = format!("<p>{}</p>\n<p><a href=\"{HOME}\">Begin again</a></p>", escape(message));
-    page(error.status(), "Not signed in", &body)
+/// What went wrong, as a page, with a way on. Whoever comes by the back button, or twice, may be signed in all the same.
+async fn trouble(state: &AppState, headers: &HeaderMap, error: ApiError) -> Response {
+    let message = sentence(&error.body().error.message);
+    let (title, still, on) = match session_of(state, headers).await {
+        Some(session) => ("Nothing has changed", format!("<p>{}</p>\n", signed_in(&session)), "Go on"),
+        None => ("Not signed in", String::new(), "Begin again"),
+    };
+    let body = format!("<p>{message}</p>\n{still}<a href=\"{HOME}\" class=\"deed\">{on}</a>");
+    page(error.status(), title, &body)
+}
+
+/// The browser's session, if it has one that is good.
+async fn session_of(state: &AppState, headers: &HeaderMap) -> Option<SessionObject> {
+    let caller = with_session(state, headers).await?.ok()?;
+    session_object(&state.platform, &caller).await.ok()
+}
+
+fn signed_in(session: &SessionObject) -> String {
+    let who = session.email.as_deref().unwrap_or_default();
+    let (organization, who) = (escape(&session.organization), escape(who));
+    format!("You are signed in to <strong>{organization}</strong> as <strong>{who}</strong>.")
 }
 
 fn page(status: StatusCode, title: &str, body: &str) -> Response {
-    let html = format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\"><title>{0} – Atelier</title>\
-         <meta name=\"viewport\" content=\"width=device-width\"></head>\n<body>\n<h1>{0}</h1>\n{body}\n</body>\n</html>\n",
-        escape(title)
-    );
-    let mut response = (status, Html(html)).into_response();
+    let mut response = (status, Html(page::html(title, body))).into_response();
     guard(response.headers_mut());
     response
 }
@@ -308,32 +310,10 @@ fn redirect(to: &str) -> Response {
     response
 }
 
-fn guard(headers: &mut HeaderMap) {
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
-}
-
 fn add_cookie(response: &mut Response, cookie: Option<HeaderValue>) {
     if let Some(cookie) = cookie {
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }
-}
-
-/// Text as HTML shows it, between tags and within quoted attributes.
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            letter => escaped.push(letter),
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]
@@ -358,10 +338,5 @@ mod tests {
             assert_eq!(is_own_path(path), expected, "{path:?}");
         }
         assert!(!is_own_path(&format!("/{}", "a".repeat(RETURN_CHARS_MAX))));
-    }
-
-    #[test]
-    fn nothing_that_is_shown_is_markup() {
-        assert_eq!(escape("<a href='x'>&\"</a>"), "&lt;a href=&#39;x&#39;&gt;&amp;&quot;&lt;/a&gt;");
     }
 }

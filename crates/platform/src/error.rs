@@ -101,6 +101,15 @@ pub enum PlatformError {
     /// The store of blobs is away; everything that was there is there when it comes back.
     #[error("{STORAGE_AWAY}")]
     StorageAway,
+    /// A server does not start, since what it needs is not there.
+    #[error("{message}")]
+    NotStarted {
+        /// What to look at.
+        message: &'static str,
+        /// Why.
+        #[source]
+        source: StoreError,
+    },
     /// A source that was not accepted.
     #[error(transparent)]
     Source(#[from] SourceRefused),
@@ -246,6 +255,7 @@ impl PlatformError {
             Self::Overloaded { retry_after_ms, .. } => ErrorKind::Overloaded { retry_after_ms: *retry_after_ms },
             Self::StorageAway => ErrorKind::Overloaded { retry_after_ms: RETRY_AFTER_MS },
             Self::Store(_)
+            | Self::NotStarted { .. }
             | Self::Base(_)
             | Self::Adapter(_)
             | Self::Engine(_)
@@ -269,6 +279,15 @@ impl PlatformError {
     pub(crate) fn at_start(error: StoreError) -> Self {
         match error {
             StoreError::Damaged { .. } | StoreError::NotFound { .. } => Self::Store(error),
+            StoreError::Unreachable { .. } => Self::NotStarted {
+                message: "The database cannot be reached. Does it run, and is --database / ATELIER_DATABASE right?",
+                source: error,
+            },
+            StoreError::BlobsUnreachable { .. } => Self::NotStarted {
+                message: "The bucket cannot be written, read and listed. Make it, let the credentials use it, and look \
+                          at --blobs, --blobs-endpoint and --blobs-region.",
+                source: error,
+            },
             error => error.into(),
         }
     }
@@ -481,7 +500,10 @@ fn of_a_place(error: StoreError) -> PlatformError {
             "unsupported_bucket",
         ),
         StoreError::UnsupportedSeparation { separation } => PlatformError::invalid(
-            format!("This server's database cannot keep a tenant apart by `{separation}`."),
+            format!(
+                "This server's database cannot keep a tenant apart by `{separation}`: only PostgreSQL can, which `atelier \
+                 serve --database` is given."
+            ),
             "separation",
             "unsupported_separation",
         ),

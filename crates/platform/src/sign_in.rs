@@ -341,7 +341,10 @@ fn fault(error: SignOnError) -> PlatformError {
             message: format!("{said} Begin again, or ask whoever runs your issuer."),
             code: "refused_by_issuer",
         },
-        SignOnError::Token(_) | SignOnError::AnswerOfOther | SignOnError::CodeRefused { .. } => {
+        SignOnError::Token(_)
+        | SignOnError::Person(_)
+        | SignOnError::AnswerOfOther
+        | SignOnError::CodeRefused { .. } => {
             tracing::warn!(error = &error as &dyn std::error::Error, "an issuer was not believed");
             let message = format!("{said} Begin again; if it persists, give this to whoever runs your issuer.");
             PlatformError::SignIn { message, code: "issuer_not_believed" }

@@ -2,6 +2,7 @@
 //! variables of the environment beside the flags that they stand for.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use atelier_domain::{ParseError, TenantId, TenantName};
@@ -31,24 +32,28 @@ First steps:
   atelier tenant create acme --plan tuned       make a tenant and its key
   atelier learn --tenant acme ./code --wait     teach it that tenant's code
 
-All commands but `serve`, `demo`, `root-key`, `openapi` and `completions` talk to the running server. They find it, and
-the operator's key, in the data folder, or both where you signed in by `login`; `doctor` looks at the folder and the
+All commands but `serve`, `demo`, `root-key`, `openapi` and `completions` talk to the running server. They find it, and \
+the operator's key, in the data folder, or both where you signed in by `login`; `doctor` looks at the folder and the \
 database too.
 
 Environment:
-  ATELIER_URL     the server to ask, as https://atelier.example.com, instead of that of the data folder
-  ATELIER_KEY     the key to ask with, an operator's or a tenant's, instead of that of the data folder
-  ATELIER_CA      file of certificates to trust in HTTPS, instead of the system's
-  RUST_LOG        what to log on standard error, as atelier=debug
-  Other variables stand beside their flags, which win over them. With --data on the command line the server and the key
-  are those of that folder, whatever ATELIER_URL and ATELIER_KEY say.
+  ATELIER_URL  the server to ask, as https://atelier.example.com
+  ATELIER_KEY  the key to ask with, an operator's or a tenant's
+  ATELIER_CA   file of certificates to trust in HTTPS, instead of the system's
+  RUST_LOG     what to log on standard error, as atelier=debug
 
-Exit status: 0 for success; 1 for an error, which is said on standard error; 2 for a command line that is none; 3 for a
+Other variables stand beside their flags, which win over them. With --data on the command line the server and the key \
+are those of that folder, whatever ATELIER_URL and ATELIER_KEY say.
+
+Exit status: 0 for success; 1 for an error, which is said on standard error; 2 for a command line that is none; 3 for a \
 run that was waited for and was refused, failed or was cancelled.";
+
+/// Columns of a help text on a screen that has more: longer lines are hard to read.
+const HELP_COLUMNS_MAX: usize = 110;
 
 /// One shared base model for code, one small adapter per tenant, behind an OpenAI-compatible API.
 #[derive(Debug, Parser)]
-#[command(name = "atelier", version, after_help = FIRST_STEPS)]
+#[command(name = "atelier", version, after_help = FIRST_STEPS, max_term_width = HELP_COLUMNS_MAX)]
 pub struct Cli {
     /// Folder of the server: databases, blobs, the operator's key, the root key.
     #[arg(long, global = true, env = "ATELIER_DATA", default_value = DEFAULT_DATA, value_name = "DIR", help_heading = EVERYWHERE)]
@@ -122,7 +127,7 @@ pub enum Command {
     },
     /// Learn from a folder of code; a version that beats what is live goes live by itself.
     #[command(
-        after_help = "Exit status: 0 when a new version is live, or without --wait when the run is queued; 3 when the run was refused (the\nnew version does not beat what is live, or there is too little text), failed or was cancelled: what was live stays.\n\nExample:\n  atelier learn --tenant acme ./code --wait"
+        after_help = "Exit status: 0 when a new version is live, or without --wait when the run is queued; 3 when the run was refused (the new version does not beat what is live, or there is too little text), failed or was cancelled: what was live stays.\n\nExample:\n  atelier learn --tenant acme ./code --wait"
     )]
     Learn(LearnArgs),
     /// List a tenant's runs, newest first; cancel or follow one.
@@ -209,7 +214,7 @@ pub struct ServeArgs {
 
     /// Let tenants name issuers for single sign-on at addresses that are not public: in your own network by HTTPS, or on
     /// this machine.
-    #[arg(long)]
+    #[arg(long, help_heading = "Single sign-on")]
     pub private_issuers: bool,
 
     /// Folder on this machine from which tenants may learn by path; may be repeated.
@@ -320,7 +325,7 @@ pub struct EngineArgs {
 
     /// Threads of the engine; all cores when absent.
     #[arg(long, value_name = "N")]
-    pub threads: Option<usize>,
+    pub threads: Option<NonZeroUsize>,
 
     /// Memory for adapters of tenants, in MiB.
     #[arg(long, default_value_t = 1024, value_name = "MIB")]

@@ -207,6 +207,13 @@ impl Client {
         let has_connected = !error.is_connect();
         let error = anyhow::Error::from(error.without_url());
         // Only its text says so: the client knows nothing of the TLS library.
+        if error.chain().any(|cause| cause.to_string().contains("CaUsedAsEndEntity")) {
+            return anyhow!(
+                "The server at {url} shows the certificate of an authority as its own. Give it one that the authority \
+                 signed, or a self-signed one that is no authority's (basicConstraints CA:FALSE), and name that in \
+                 ATELIER_CA."
+            );
+        }
         if error.chain().any(|cause| cause.to_string().contains("certificate")) {
             return error.context(format!(
                 "The server at {url} is not known by its certificate. ATELIER_CA names a file with those to trust; \
@@ -245,6 +252,11 @@ impl Client {
             "organization_required" => {
                 Some("An operator's key must say for which tenant it asks: name one with --tenant.".to_owned())
             }
+            "plan_without_learning" => Some(format!(
+                "The tenant's plan is served by the base alone, which never learns from a tenant's code. Next: atelier \
+                 tenant plan {} tuned",
+                self.tenant.as_deref().unwrap_or("NAME")
+            )),
             "organization_not_found" => {
                 let in_path = || asked.path().strip_prefix("/v1/tenants/")?.split('/').next();
                 let tenant = self.tenant.as_deref().or_else(in_path)?;

@@ -33,7 +33,12 @@ pub fn start(default: &str) {
 
 /// Who may log from which level up, at most.
 fn heard() -> Targets {
-    Targets::new().with_default(LevelFilter::ERROR).with_target(OURS, LevelFilter::TRACE)
+    // What it logs, it also gives back as an error, which is said in our own words.
+    let twice = "rustls_platform_verifier";
+    Targets::new()
+        .with_default(LevelFilter::ERROR)
+        .with_target(OURS, LevelFilter::TRACE)
+        .with_target(twice, LevelFilter::OFF)
 }
 
 /// Writes down where a thread panicked, and nothing of what it said.
@@ -65,6 +70,7 @@ mod tests {
             ("sqlx_postgres::options::parse", Level::WARN, false),
             ("axum::rejection", Level::TRACE, false),
             ("rustls::conn", Level::ERROR, true),
+            ("rustls_platform_verifier::verification", Level::ERROR, false),
         ] {
             assert_eq!(heard.would_enable(target, &level), expected, "{target} {level}");
         }

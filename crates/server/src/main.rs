@@ -48,7 +48,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", output::line_of(error.as_ref()));
             if error.is::<RunEnded>() { ExitCode::from(RUN_ENDED_STATUS) } else { ExitCode::FAILURE }
         }
     }

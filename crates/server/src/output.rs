@@ -1,6 +1,7 @@
 //! What commands print: one JSON object for scripts, sentences and tables for people.
 
-use std::io::Write;
+use std::error::Error;
+use std::io::{ErrorKind, Write};
 
 use anyhow::Result;
 use serde_json::Value;
@@ -25,10 +26,7 @@ impl Output {
     /// The result of a command: the object for scripts, `text` for people.
     pub fn result(self, object: &Value, text: impl FnOnce() -> String) -> Result<()> {
         let line = if self.json { object.to_string() } else { text() };
-        let mut out = std::io::stdout().lock();
-        writeln!(out, "{}", line.trim_end())?;
-        out.flush()?;
-        Ok(())
+        print(format!("{}\n", line.trim_end()).as_bytes())
     }
 
     /// A line of the story as it goes on; never on standard output when scripts read that.
@@ -50,6 +48,37 @@ impl Output {
             let _ = write!(out, "{part}").and_then(|()| out.flush());
         }
     }
+}
+
+/// Writes to standard output. Whoever reads there may stop before the end, as `head` does: that is no error.
+pub fn print(bytes: &[u8]) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
+}
+
+/// An error and its causes in one line: what follows a whole sentence stands in brackets.
+pub fn line_of(error: &(dyn Error + 'static)) -> String {
+    let said = error.to_string();
+    match error.source().map(line_of) {
+        None => said,
+        // Some errors repeat their cause.
+        Some(cause) if said.ends_with(&cause) => said,
+        Some(cause) if said.ends_with(['.', '?']) => format!("{said} ({cause})"),
+        Some(cause) => format!("{said}: {cause}"),
+    }
+}
+
+/// A table, or where it has no rows what there is to know instead.
+pub fn table_or(nothing: &str, headings: &[&str], rows: &[Vec<String>]) -> String {
+    if rows.is_empty() { nothing.to_owned() } else { table(headings, rows) }
+}
+
+/// So many of something.
+pub fn count(number: u64, one: &str) -> String {
+    format!("{number} {one}{}", if number == 1 { "" } else { "s" })
 }
 
 /// Rows of equal length under headings, columns aligned.
@@ -81,7 +110,19 @@ pub fn text(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::table;
+    use anyhow::anyhow;
+
+    use super::{count, line_of, table};
+
+    #[test]
+    fn an_error_is_one_line() {
+        let line = |error: anyhow::Error| line_of(error.as_ref());
+        assert_eq!(line(anyhow!("no such file").context("Cannot read x.")), "Cannot read x. (no such file)");
+        assert_eq!(line(anyhow!("c").context("b").context("a")), "a: b: c");
+        assert_eq!(line(anyhow!("b").context("a: b")), "a: b");
+        assert_eq!(line(anyhow!("a")), "a");
+        assert_eq!((count(1, "event").as_str(), count(0, "event").as_str()), ("1 event", "0 events"));
+    }
 
     #[test]
     fn a_table_aligns_its_columns() {

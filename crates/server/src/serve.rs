@@ -100,12 +100,15 @@ pub fn platform_options(
         WeightsArg::Int8 => atelier_platform::WeightFormat::Int8,
     };
     if let Some(threads) = engine.threads {
-        options.threads = threads.max(1);
+        options.threads = threads.get();
     }
     if let Some(tier) = &engine.simd {
         options.tier = Some(tier.parse().map_err(|error| anyhow::anyhow!("--simd / ATELIER_SIMD: {error}"))?);
     }
     options.engine.adapter_bytes_max = engine.adapter_memory << 20;
+    if let Some(missing) = source_roots.iter().find(|root| !root.is_dir()) {
+        anyhow::bail!("--source-root {} is no folder.", missing.display());
+    }
     options.source_roots = source_roots;
     options.workers = workers;
     Ok(options)

@@ -1,6 +1,6 @@
 //! An issuer's document (OpenID Connect Discovery 1.0).
 
-use atelier_domain::limits::ISSUER_DOCUMENT_BYTES_MAX;
+use atelier_domain::limits::{ISSUER_DOCUMENT_BYTES_MAX, ISSUER_URL_BYTES_MAX};
 use serde::Deserialize;
 use url::Url;
 
@@ -28,6 +28,8 @@ pub(crate) struct Discovered {
     pub(crate) token: Url,
     /// Where the keys are.
     pub(crate) keys: Url,
+    /// Where more is said of who signed in.
+    pub(crate) userinfo: Option<Url>,
     pub(crate) secret_in: SecretIn,
     /// Whether the answer names the issuer (RFC 9207): then it must.
     pub(crate) names_itself: bool,
@@ -39,6 +41,7 @@ struct Document {
     authorization_endpoint: String,
     token_endpoint: String,
     jwks_uri: String,
+    userinfo_endpoint: Option<String>,
     token_endpoint_auth_methods_supported: Option<Vec<String>>,
     #[serde(default)]
     authorization_response_iss_parameter_supported: bool,
@@ -49,7 +52,7 @@ pub(crate) async fn discover(fetcher: &Fetcher, issuer: &str) -> Result<Discover
     let url = fetcher.reach().check(&document_address(issuer))?;
     let document: Document = fetcher.get(&url, WHAT, ISSUER_DOCUMENT_BYTES_MAX).await?;
     if document.issuer != issuer {
-        return Err(SignOnError::OtherIssuer);
+        return Err(SignOnError::OtherIssuer { named: shown(&document.issuer) });
     }
     let methods = document.token_endpoint_auth_methods_supported;
     let takes = |method: &str| methods.as_ref().is_some_and(|methods| methods.iter().any(|known| known == method));
@@ -59,9 +62,16 @@ pub(crate) async fn discover(fetcher: &Fetcher, issuer: &str) -> Result<Discover
         authorization: fetcher.reach().check(&document.authorization_endpoint)?,
         token: fetcher.reach().check(&document.token_endpoint)?,
         keys: fetcher.reach().check(&document.jwks_uri)?,
+        userinfo: document.userinfo_endpoint.as_deref().map(|url| fetcher.reach().check(url)).transpose()?,
         secret_in: if is_form_only { SecretIn::Form } else { SecretIn::Header },
         names_itself: document.authorization_response_iss_parameter_supported,
     })
+}
+
+/// What an issuer calls itself, fit to be shown: an address in plain letters, or nothing of it.
+fn shown(issuer: &str) -> String {
+    let is_plain = issuer.len() <= ISSUER_URL_BYTES_MAX && issuer.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_plain && Url::parse(issuer).is_ok() { issuer.to_owned() } else { "by what is no address".to_owned() }
 }
 
 /// Where the document of an issuer lies: a slash at the issuer's end is left out.
@@ -72,6 +82,15 @@ fn document_address(issuer: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_issuers_own_name_is_shown_if_it_is_one() {
+        assert_eq!(shown("https://id.example.com/"), "https://id.example.com/");
+        for odd in ["", "id", "https://id.example.com/ x", "https://id.example.com/\u{1b}[31m", "https://é.example.com"]
+        {
+            assert_eq!(shown(odd), "by what is no address", "{odd:?}");
+        }
+    }
 
     #[test]
     fn the_document_lies_beneath_the_issuer() {

@@ -44,10 +44,13 @@ pub enum SignOnError {
     },
     /// The document at the issuer's address is another issuer's.
     #[error(
-        "the document at the issuer's address calls the issuer otherwise. Set the issuer to what it calls itself, letter \
-         by letter"
+        "the document at the issuer's address calls the issuer otherwise: {named}. Set the issuer to what it calls \
+         itself, letter by letter"
     )]
-    OtherIssuer,
+    OtherIssuer {
+        /// What it calls itself, as far as it is fit to be shown.
+        named: String,
+    },
     /// Too many people sign in there at once.
     #[error("too many sign-ins with that issuer at once")]
     Busy,
@@ -70,8 +73,11 @@ pub enum SignOnError {
         error: String,
     },
     /// The ID token is not believed.
-    #[error("the issuer's ID token is not believed: {0}")]
+    #[error("the issuer's ID token is not believed")]
     Token(#[from] TokenFault),
+    /// The issuer is believed, and does not say enough.
+    #[error("the issuer does not say who signed in")]
+    Person(#[from] PersonFault),
     /// The system gave no random bytes.
     #[error("the system gave no random bytes")]
     Random,
@@ -113,10 +119,18 @@ pub enum TokenFault {
     /// It does not say who it is.
     #[error("it does not name a subject")]
     Subject,
-    /// It has no email address, or one that cannot be one.
-    #[error("it names no email address; let the issuer send the claim `email`")]
+}
+
+/// What is missing in what an issuer says of a person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PersonFault {
+    /// No email address, neither in the ID token nor at the userinfo endpoint.
+    #[error("it names no email address; let it send the claim `email`")]
     NoEmail,
     /// The issuer does not vouch for the email address.
-    #[error("the issuer does not say that the email address is verified (`email_verified`)")]
+    #[error("it does not say that the email address is verified (`email_verified`)")]
     EmailNotVerified,
+    /// The userinfo endpoint tells of another person than the ID token.
+    #[error("its userinfo endpoint tells of somebody else than its ID token")]
+    AnotherPerson,
 }

@@ -63,11 +63,18 @@ impl Fetcher {
         what: &'static str,
         bytes_max: usize,
     ) -> Result<T, SignOnError> {
-        let fetched = self.send(self.http.get(url.clone()), what, bytes_max).await?;
-        if fetched.status != 200 {
-            return Err(SignOnError::Status { what, status: fetched.status });
-        }
-        fetched.json()
+        self.send(self.http.get(url.clone()), what, bytes_max).await?.success()
+    }
+
+    /// A JSON document that is for whoever has the token.
+    pub(crate) async fn get_with<T: DeserializeOwned>(
+        &self,
+        url: &Url,
+        token: &str,
+        what: &'static str,
+        bytes_max: usize,
+    ) -> Result<T, SignOnError> {
+        self.send(self.http.get(url.clone()).bearer_auth(token), what, bytes_max).await?.success()
     }
 
     /// Sends a form; `basic` is the value of the `Authorization` header, where there is one.
@@ -102,6 +109,10 @@ impl Fetcher {
 }
 
 impl Fetched {
+    fn success<T: DeserializeOwned>(&self) -> Result<T, SignOnError> {
+        if self.status == 200 { self.json() } else { Err(SignOnError::Status { what: self.what, status: self.status }) }
+    }
+
     pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, SignOnError> {
         serde_json::from_slice(&self.body).map_err(|_| SignOnError::Malformed { what: self.what })
     }

@@ -9,17 +9,17 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use ring::digest;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
-use url::form_urlencoded;
+use url::{Url, form_urlencoded};
 use zeroize::Zeroizing;
 
 use crate::address::Reach;
 use crate::crypto;
 use crate::discovery::{Discovered, SecretIn};
-use crate::error::SignOnError;
+use crate::error::{PersonFault, SignOnError};
 use crate::fetch::{Fetched, Fetcher};
 use crate::issuers::{Issuer, Issuers};
 use crate::keys::KeySet;
-use crate::token::{Expected, Identity, Signed};
+use crate::token::{Expected, Identity, Profile, Signed};
 
 /// What is asked of the issuer: an ID token, with email address and name.
 const SCOPE: &str = "openid email profile";
@@ -28,6 +28,7 @@ const RANDOM_BYTES: usize = 32;
 /// Bytes of the word that an issuer has for what went wrong.
 const ERROR_BYTES_MAX: usize = 64;
 const TOKEN_ANSWER: &str = "answer to a code";
+const USERINFO: &str = "userinfo";
 
 /// Who Atelier is to an issuer.
 #[derive(Debug, Clone)]
@@ -114,6 +115,14 @@ impl fmt::Debug for Answer {
 #[derive(Deserialize)]
 struct TokenAnswer {
     id_token: Option<String>,
+    access_token: Option<String>,
+}
+
+/// What a code was exchanged for.
+struct Tokens {
+    id: String,
+    /// Opens the userinfo endpoint, and is good for nothing else here.
+    access: Option<Zeroizing<String>>,
 }
 
 #[derive(Deserialize)]
@@ -218,8 +227,13 @@ impl SignOn {
         }
         let code = answer.code.as_deref().filter(|code| !code.is_empty()).ok_or(SignOnError::NotBegun)?;
         let answered = self.exchange(client, &document, redirect_uri, &pending.verifier, code).await?;
-        let token = id_token(&answered)?;
-        self.identity(&issuer, client, &token, &pending.nonce, now).await
+        let tokens = tokens(&answered)?;
+        let profile = self.profile(&issuer, client, &tokens.id, &pending.nonce, now).await?;
+        let profile = match (&document.userinfo, &tokens.access) {
+            (Some(url), Some(access)) if !profile.names_an_address() => self.ask_more(url, access, profile).await?,
+            _ => profile,
+        };
+        Ok(profile.identity()?)
     }
 
     async fn exchange(
@@ -234,18 +248,29 @@ impl SignOn {
         self.fetcher.post(&document.token, form, basic.as_deref(), TOKEN_ANSWER, ISSUER_ANSWER_BYTES_MAX).await
     }
 
-    async fn identity(
+    async fn profile(
         &self,
         issuer: &Issuer,
         client: &IssuerClient,
         token: &str,
         nonce: &str,
         now: Timestamp,
-    ) -> Result<Identity, SignOnError> {
+    ) -> Result<Profile, SignOnError> {
         let signed = Signed::read(token)?;
         let key = issuer.key_of(&self.fetcher, &signed).await?;
         let expected = Expected { issuer: &client.issuer, client_id: &client.client_id, nonce, now };
         Ok(signed.verify(&key, expected)?)
+    }
+
+    /// Asks the userinfo endpoint for the address: where an access token is given too, an issuer need not put into the
+    /// ID token what the scopes `email` and `profile` are for (OpenID Connect Core 1.0, section 5.4). Its answer counts
+    /// for the subject of the ID token only (section 5.3.2).
+    async fn ask_more(&self, url: &Url, access: &str, profile: Profile) -> Result<Profile, SignOnError> {
+        let told: Profile = self.fetcher.get_with(url, access, USERINFO, ISSUER_ANSWER_BYTES_MAX).await?;
+        if told.subject != profile.subject {
+            return Err(PersonFault::AnotherPerson.into());
+        }
+        Ok(profile.with_address_of(told))
     }
 }
 
@@ -275,14 +300,16 @@ fn token_request(
     (form.finish(), basic)
 }
 
-fn id_token(answered: &Fetched) -> Result<String, SignOnError> {
+fn tokens(answered: &Fetched) -> Result<Tokens, SignOnError> {
     if answered.status != 200 {
         return Err(match answered.json::<TokenError>() {
             Ok(TokenError { error: Some(error) }) => SignOnError::CodeRefused { error: word(&error) },
             _ => SignOnError::Status { what: TOKEN_ANSWER, status: answered.status },
         });
     }
-    answered.json::<TokenAnswer>()?.id_token.ok_or(SignOnError::Malformed { what: TOKEN_ANSWER })
+    let TokenAnswer { id_token, access_token } = answered.json()?;
+    let id = id_token.ok_or(SignOnError::Malformed { what: TOKEN_ANSWER })?;
+    Ok(Tokens { id, access: access_token.map(Zeroizing::new) })
 }
 
 /// The `Authorization` header of a client, whose parts are encoded first (RFC 6749, section 2.3.1).

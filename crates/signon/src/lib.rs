@@ -9,7 +9,7 @@
 //! Invariants: nothing is stored here; every byte of an issuer's is counted before it is kept, and every call ends in
 //! time; no redirect is followed; an address that is not public is called only where the operator said so, whatever a
 //! name resolves to; only RS256, ES256 and EdDSA are signatures; an identity is given only for an ID token that passed
-//! every check; no secret, code or token is in any error or log.
+//! every check, and what is asked for beside it counts for its subject only; no secret, code or token is in any error or log.
 
 pub mod address;
 mod crypto;
@@ -22,6 +22,6 @@ mod keys;
 mod token;
 
 pub use address::Reach;
-pub use error::{SignOnError, TokenFault};
+pub use error::{PersonFault, SignOnError, TokenFault};
 pub use flow::{Answer, Begun, ClientSecret, IssuerClient, Pending, SignOn};
 pub use token::Identity;

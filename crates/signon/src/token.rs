@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 use subtle::ConstantTimeEq;
 
-use crate::error::TokenFault;
+use crate::error::{PersonFault, TokenFault};
 
 /// The only signatures that are believed.
 const ALGORITHMS: [Algorithm; 3] = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
@@ -29,6 +29,41 @@ pub struct Identity {
     pub email: String,
     /// What the person is called, if the issuer says so.
     pub name: Option<String>,
+}
+
+/// What an issuer says of a person, in an ID token or beside it.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(crate) struct Profile {
+    #[serde(rename = "sub")]
+    pub(crate) subject: String,
+    email: Option<String>,
+    email_verified: Option<Json>,
+    name: Option<Json>,
+}
+
+impl Profile {
+    /// Whether it says of the email address what must be known, be it good or bad.
+    pub(crate) fn names_an_address(&self) -> bool {
+        self.email.is_some() && self.email_verified.is_some()
+    }
+
+    /// With the address from elsewhere: the address and the word that it is verified come from one place.
+    pub(crate) fn with_address_of(self, other: Self) -> Self {
+        let Self { email, email_verified, name, .. } = other;
+        Self { subject: self.subject, email, email_verified, name: name.or(self.name) }
+    }
+
+    /// Who it is, if the issuer vouches for the address.
+    pub(crate) fn identity(self) -> Result<Identity, PersonFault> {
+        let email = self.email.filter(|email| !email.is_empty()).ok_or(PersonFault::NoEmail)?;
+        // Some issuers send the word instead of the value.
+        let is_verified = self.email_verified.is_some_and(|verified| verified == true || verified == "true");
+        if !is_verified {
+            return Err(PersonFault::EmailNotVerified);
+        }
+        let name = self.name.and_then(|name| name.as_str().map(str::to_owned));
+        Ok(Identity { subject: self.subject, email, name })
+    }
 }
 
 /// What a token must say.
@@ -95,8 +130,8 @@ impl<'a> Signed<'a> {
         Ok(Self { text, algorithm: alg, key: kid })
     }
 
-    /// Who signed in, if the token is signed with this key and says what it must.
-    pub(crate) fn verify(&self, key: &DecodingKey, expected: Expected<'_>) -> Result<Identity, TokenFault> {
+    /// What it says of the person, if it is signed with this key and says what it must.
+    pub(crate) fn verify(&self, key: &DecodingKey, expected: Expected<'_>) -> Result<Profile, TokenFault> {
         let mut validation = Validation::new(self.algorithm);
         // What the library would check, it would check against the system's clock and more mildly than `check`.
         validation.required_spec_claims.clear();
@@ -119,7 +154,7 @@ fn names_an_algorithm(head: &str) -> bool {
     serde_json::from_slice::<Json>(&bytes).is_ok_and(|head| head["alg"].is_string())
 }
 
-fn check(claims: Claims, expected: Expected<'_>) -> Result<Identity, TokenFault> {
+fn check(claims: Claims, expected: Expected<'_>) -> Result<Profile, TokenFault> {
     if claims.iss.as_deref() != Some(expected.issuer) {
         return Err(TokenFault::Issuer);
     }
@@ -135,14 +170,8 @@ fn check(claims: Claims, expected: Expected<'_>) -> Result<Identity, TokenFault>
             && subject.bytes().all(|byte| (0x20..0x7f).contains(&byte))
     };
     let subject = claims.sub.filter(is_subject).ok_or(TokenFault::Subject)?;
-    let email = claims.email.filter(|email| !email.is_empty()).ok_or(TokenFault::NoEmail)?;
-    // Some issuers send the word instead of the value.
-    let is_verified = claims.email_verified.is_some_and(|verified| verified == true || verified == "true");
-    if !is_verified {
-        return Err(TokenFault::EmailNotVerified);
-    }
-    let name = claims.name.and_then(|name| name.as_str().map(str::to_owned));
-    Ok(Identity { subject, email, name })
+    let Claims { email, email_verified, name, .. } = claims;
+    Ok(Profile { subject, email, email_verified, name })
 }
 
 /// For us, and, where it is for others too, given to us.
@@ -243,7 +272,7 @@ mod tests {
         claims
     }
 
-    fn verify(token: &str, key: &DecodingKey) -> Result<Identity, TokenFault> {
+    fn verify(token: &str, key: &DecodingKey) -> Result<Profile, TokenFault> {
         crate::crypto::install();
         Signed::read(token)?.verify(key, EXPECTED)
     }
@@ -292,24 +321,50 @@ mod tests {
         for sub in [json!(null), json!(""), json!("a".repeat(256)), json!("ü"), json!("a\nb")] {
             check_claims(json!({"sub": sub}), Err(F::Subject));
         }
-        for email in [json!(null), json!("")] {
-            check_claims(json!({"email": email}), Err(F::NoEmail));
-        }
-        check_claims(json!({"email_verified": "true"}), Ok(()));
-        for verified in [json!(null), json!(false), json!("false"), json!(1), json!("yes")] {
-            check_claims(json!({"email_verified": verified}), Err(F::EmailNotVerified));
-        }
-        check_claims(json!({"name": 5}), Ok(()));
+        check_claims(json!({"name": 5, "email": null, "email_verified": null}), Ok(()));
         for odd in [json!({"exp": "soon"}), json!({"aud": 5}), json!({"email": ["a@b.c"]})] {
             check_claims(odd, Err(F::Malformed));
         }
+    }
+
+    fn profile(change: &Json) -> Profile {
+        serde_json::from_value(claims(change.clone())).unwrap()
+    }
+
+    #[test]
+    fn the_issuer_vouches_for_the_address() {
+        let check = |change: Json, expected: Result<(), PersonFault>| {
+            assert_eq!(profile(&change).identity().map(|_| ()), expected, "{change}");
+        };
+        for email in [json!(null), json!("")] {
+            check(json!({"email": email}), Err(PersonFault::NoEmail));
+        }
+        check(json!({"email_verified": "true"}), Ok(()));
+        for verified in [json!(null), json!(false), json!("false"), json!(1), json!("yes")] {
+            check(json!({"email_verified": verified}), Err(PersonFault::EmailNotVerified));
+        }
+        check(json!({"name": 5}), Ok(()));
+    }
+
+    #[test]
+    fn an_address_and_its_verification_come_from_one_place() {
+        let silent = profile(&json!({"email": null, "email_verified": null, "name": null}));
+        let half = profile(&json!({"email_verified": null}));
+        assert!(!silent.names_an_address() && !half.names_an_address() && profile(&json!({})).names_an_address());
+        assert!(profile(&json!({"email_verified": false})).names_an_address(), "a no is an answer");
+        let other = profile(&json!({"sub": "u-2", "email": "al@example.com", "name": null}));
+        let identity = half.with_address_of(other.clone()).identity().unwrap();
+        assert_eq!((identity.subject.as_str(), identity.email.as_str()), ("u-1", "al@example.com"));
+        assert_eq!(identity.name.as_deref(), Some("Jo"));
+        // One that says nothing takes nothing of the first's.
+        assert_eq!(other.with_address_of(silent).identity(), Err(PersonFault::NoEmail));
     }
 
     #[test]
     fn only_the_issuers_own_signature_counts() {
         for (signer, alg) in [(Signer::ed25519(), "EdDSA"), (Signer::p256(), "ES256")] {
             let token = signer.token(&json!({"alg": alg, "kid": "k"}), &claims(json!({})));
-            let identity = verify(&token, &signer.key()).unwrap();
+            let identity = verify(&token, &signer.key()).unwrap().identity().unwrap();
             assert_eq!((identity.subject.as_str(), identity.name.as_deref()), ("u-1", Some("Jo")));
             let (head, rest) = token.split_once('.').unwrap();
             let (body, signature) = rest.split_once('.').unwrap();

@@ -67,7 +67,7 @@ pub enum StoreError {
     #[error("the run has already ended")]
     AlreadyFinished,
     /// Another process has the data folder open.
-    #[error("the data folder {} is in use by another server{}", folder.display(), of_process(*pid))]
+    #[error("the data folder {} is in use by another server{}: stop that first, or name another with --data", folder.display(), of_process(*pid))]
     FolderLocked {
         /// The folder.
         folder: PathBuf,
@@ -322,8 +322,15 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
     std::iter::successors(Some(error), |&error| error.source())
 }
 
+/// Findings that one line of an error names; a role that owns everything gives hundreds.
+const FINDINGS_SAID_MAX: usize = 5;
+
 fn listed(findings: &[WallFinding]) -> String {
-    findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    let first = findings.iter().take(FINDINGS_SAID_MAX).map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    match findings.len().saturating_sub(FINDINGS_SAID_MAX) {
+        0 => first,
+        more => format!("{first}; and {more} more, which `atelier doctor` lists"),
+    }
 }
 
 fn of_process(pid: Option<u32>) -> String {

@@ -317,7 +317,10 @@ fn refuse_over_data(folder: &Path) -> Result<(), StoreError> {
         None => Ok(()),
         Some(trace) => Err(StoreError::damaged(
             file.display(),
-            format!("is missing or empty, although there is {trace}. To begin anew, name another folder with --data"),
+            format!(
+                "is missing or empty, although there is {trace}. Where rows are in PostgreSQL, say so with --database; to \
+                 begin anew, name another folder with --data"
+            ),
         )),
     }
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::cli::TenantArg;
 use crate::client::{Client, Place};
-use crate::output::{Output, table, text};
+use crate::output::{Output, count, table_or, text};
 
 /// Most events of one page of the server.
 const PAGE: usize = 100;
@@ -66,7 +66,7 @@ pub async fn run(place: &Place, command: AuditCommand, output: Output) -> Result
     match command {
         AuditCommand::List(args) => {
             let events = list(&client.for_tenant(args.tenant.name.as_deref()), &args).await?;
-            output.result(&events, || describe(&events))
+            output.result(&events, || describe(&events, args.tenant.name.is_none()))
         }
         AuditCommand::Verify(args) => {
             let found = verify(&client.for_tenant(args.tenant.name.as_deref())).await?;
@@ -95,7 +95,11 @@ fn line(chain: &Value) -> String {
     let name = format!("{}{whose}", text(&chain["chain"]));
     let broken = &chain["broken"];
     if broken.is_null() {
-        return format!("{name}: {} events, whole, {}", chain["events"], text(&chain["hash"]));
+        return format!(
+            "{name}: {}, whole, {}",
+            count(chain["events"].as_u64().unwrap_or(0), "event"),
+            text(&chain["hash"])
+        );
     }
     let event = broken["event_id"].as_str().map(|id| format!(" ({id})")).unwrap_or_default();
     format!("{name}: BROKEN at event {}{event}: {}", broken["sequence"], text(&broken["reason"]))
@@ -131,7 +135,8 @@ fn encoded(text: &str) -> String {
     text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
-fn describe(events: &Value) -> String {
+/// A line an event; whose it is only where that differs.
+fn describe(events: &Value, of_all: bool) -> String {
     let events = events["data"].as_array().into_iter().flatten();
     let rows: Vec<Vec<String>> = events
         .map(|event| {
@@ -139,11 +144,14 @@ fn describe(events: &Value) -> String {
             let kind = text(&event["type"]);
             let mut row = vec![at.map(|at| at.to_string()).unwrap_or_default(), kind.clone(), actor(&event["actor"])];
             row.push(text(&event[kind.as_str()]["id"]));
-            row.push(text(&event["organization_id"]));
+            if of_all {
+                row.push(text(&event["organization_id"]));
+            }
             row
         })
         .collect();
-    table(&["TIME", "TYPE", "ACTOR", "SUBJECT", "ORGANIZATION"], &rows)
+    let headings = ["TIME", "TYPE", "ACTOR", "SUBJECT", "ORGANIZATION"];
+    table_or("No such event.", &headings[..if of_all { 5 } else { 4 }], &rows)
 }
 
 fn actor(actor: &Value) -> String {

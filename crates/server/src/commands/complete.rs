@@ -29,6 +29,9 @@ pub async fn run(place: &Place, args: CompleteArgs, output: Output) -> Result<()
             usage = chunk["usage"].clone();
         }
     }
+    if completion.trim().is_empty() {
+        eprintln!("The model adds nothing here.");
+    }
     let object = json!({"model": args.model, "completion": completion, "usage": usage});
     output.result(&object, String::new)
 }

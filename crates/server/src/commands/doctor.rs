@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::cli::{DatabaseArgs, DoctorArgs, RootKeyArgs};
 use crate::client::{Client, OPERATOR_KEY_FILE, Place, Refusal};
 use crate::commands::audit;
-use crate::output::Output;
+use crate::output::{Output, count, line_of};
 use crate::serve::{database_options, find_base, root_key_options};
 
 /// Free disk space under which a server is soon in trouble, bytes.
@@ -59,7 +59,7 @@ fn kernels() -> Check {
 }
 
 fn base(told: Option<&Path>) -> Check {
-    let found = find_base(told).map_err(|error| format!("{error:#}")).and_then(|folder| {
+    let found = find_base(told).map_err(|error| line_of(error.as_ref())).and_then(|folder| {
         inspect_base(&folder).map(|says| format!("{}: {says}", folder.display())).map_err(|error| error.to_string())
     });
     let good = found.is_ok();
@@ -101,7 +101,7 @@ async fn walls(data: &Path, database: &DatabaseArgs) -> Vec<Check> {
             check(true, "tenants are held apart as the schema says".to_owned())
         }
         Ok(Some(findings)) => findings.into_iter().map(|says| Check { what, good: false, says }).collect(),
-        Err(error) => check(false, format!("cannot look: {:#}", anyhow::Error::from(error))),
+        Err(error) => check(false, format!("cannot look: {}", line_of(&error))),
     }
 }
 
@@ -110,7 +110,7 @@ async fn root_key(data: &Path, database: &DatabaseArgs, args: &RootKeyArgs) -> C
     let check = |good, says| Check { what: "root key", good, says };
     let options = match root_key_options(args) {
         Ok(options) => options,
-        Err(error) => return check(false, format!("{error:#}")),
+        Err(error) => return check(false, line_of(error.as_ref())),
     };
     match inspect_root_key(data, &database_options(database), &options).await {
         Ok(None) => check(true, "nothing is sealed yet; the first start makes it".to_owned()),
@@ -120,7 +120,7 @@ async fn root_key(data: &Path, database: &DatabaseArgs, args: &RootKeyArgs) -> C
                 check(true, format!("{place} is what the data is sealed with; keep a copy apart from the data"))
             }
         },
-        Err(error) => check(false, format!("{:#}", anyhow::Error::from(error))),
+        Err(error) => check(false, line_of(&error)),
     }
 }
 
@@ -136,11 +136,14 @@ async fn trails(place: &Place) -> Vec<Check> {
     let Ok(client) = Client::find(place) else { return Vec::new() };
     let found = match audit::verify(&client).await {
         Ok(found) => found,
-        Err(error) => return vec![Check { what, good: false, says: format!("cannot look: {error:#}") }],
+        Err(error) => {
+            return vec![Check { what, good: false, says: format!("cannot look: {}", line_of(error.as_ref())) }];
+        }
     };
     let chains = found["chains"].as_array().map_or(0, Vec::len);
     if found["whole"] == json!(true) {
-        let says = format!("{} events in {chains} chains are as they were written", found["events"]);
+        let events = count(found["events"].as_u64().unwrap_or(0), "event");
+        let says = format!("{events} in {}: all as written", count(chains as u64, "chain"));
         return vec![Check { what, good: true, says }];
     }
     let broken = audit::lines(&found).into_iter().filter(|line| line.contains("BROKEN"));
@@ -174,13 +177,15 @@ async fn server(place: &Place) -> Check {
     }
     let client = match Client::find(place) {
         Ok(client) => client,
-        Err(error) => return check(false, format!("{error:#}")),
+        Err(error) => return check(false, line_of(error.as_ref())),
     };
     if let Err(error) = client.get("/readyz").await {
-        return check(false, format!("{error:#}"));
+        return check(false, line_of(error.as_ref()));
     }
     match client.get("/v1/tenants").await {
-        Err(error) if !is_key_known(&error) => check(false, format!("{} is ready, but: {error:#}", client.url())),
+        Err(error) if !is_key_known(&error) => {
+            check(false, format!("{} is ready, but: {}", client.url(), line_of(error.as_ref())))
+        }
         Ok(_) | Err(_) => check(true, format!("{} is ready and knows the key", client.url())),
     }
 }

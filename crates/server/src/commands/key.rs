@@ -3,6 +3,7 @@
 use anyhow::Result;
 use atelier_domain::{KeyId, limits};
 use clap::{Args, Subcommand, ValueEnum};
+use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -111,15 +112,7 @@ pub async fn run(place: &Place, command: KeyCommand, output: Output) -> Result<(
                     .as_array()
                     .into_iter()
                     .flatten()
-                    .map(|key| {
-                        vec![
-                            text(&key["id"]),
-                            text(&key["name"]),
-                            text(&key["role"]),
-                            scopes(key),
-                            state(key).to_owned(),
-                        ]
-                    })
+                    .map(|key| vec![text(&key["id"]), name(key), text(&key["role"]), scopes(key), state(key)])
                     .collect();
                 table(&["ID", "NAME", "ROLE", "SCOPES", "STATE"], &rows)
             })
@@ -149,7 +142,15 @@ async fn list(client: &Client) -> Result<Value> {
 }
 
 fn describe(key: &Value) -> String {
-    format!("Created key {} with the role {}; it may: {}.", text(&key["id"]), text(&key["role"]), scopes(key))
+    format!("Created key {} with the role {}, scopes: {}.", text(&key["id"]), text(&key["role"]), scopes(key))
+}
+
+/// What a key is called; one that nobody named, by what it came from.
+fn name(key: &Value) -> String {
+    match (key["name"].as_str(), key["purpose"].as_str()) {
+        (None, Some(purpose @ ("session" | "login"))) => format!("({purpose})"),
+        _ => text(&key["name"]),
+    }
 }
 
 fn scopes(key: &Value) -> String {
@@ -159,10 +160,13 @@ fn scopes(key: &Value) -> String {
     }
 }
 
-fn state(key: &Value) -> &'static str {
-    match (&key["revoked_at"], &key["expires_at"]) {
-        (Value::Null, Value::Null) => "living",
-        (Value::Null, _) => "expires",
-        _ => "revoked",
+fn state(key: &Value) -> String {
+    match (&key["revoked_at"], key["expires_at"].as_i64()) {
+        (Value::Null, None) => "living".to_owned(),
+        (Value::Null, Some(end)) => {
+            let word = if end > Timestamp::now().as_second() { "until" } else { "ended" };
+            format!("{word} {}", Timestamp::from_second(end).map(|at| at.to_string()).unwrap_or_default())
+        }
+        _ => "revoked".to_owned(),
     }
 }

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use atelier_api::page;
 use atelier_domain::limits::{SIGN_IN_CODE_TIME_MAX, SIGN_IN_TIME_MAX};
 use atelier_platform::{Program, pkce_challenge, random_secret};
 use clap::Args;
@@ -110,13 +111,14 @@ async fn wait_for_code(listener: &TcpListener, state: &str) -> Result<String> {
         let read = tokio::time::timeout(REQUEST_TIMEOUT, read_target(&mut stream)).await;
         let code = read.ok().and_then(Result::ok).and_then(|target| code_of(&target, state));
         let (status, text) = match code {
-            Some(_) => ("200 OK", "You are signed in. Close this page and go back to your terminal.\n"),
-            None => ("404 Not Found", "There is nothing here.\n"),
+            Some(_) => ("200 OK", page::html("Signed in", "<p>Close this page and go back to your terminal.</p>")),
+            None => ("404 Not Found", page::html("Not found", "<p>There is nothing here.</p>")),
         };
         let answer = format!(
-            "HTTP/1.1 {status}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\n\
-             cache-control: no-store\r\nreferrer-policy: no-referrer\r\nconnection: close\r\n\r\n{text}",
-            text.len()
+            "HTTP/1.1 {status}\r\ncontent-type: text/html; charset=utf-8\r\ncontent-length: {}\r\n\
+             content-security-policy: {}\r\ncache-control: no-store\r\nreferrer-policy: no-referrer\r\nconnection: close\r\n\r\n{text}",
+            text.len(),
+            page::POLICY
         );
         // A browser that has gone has brought its code all the same.
         let _ = stream.write_all(answer.as_bytes()).await;

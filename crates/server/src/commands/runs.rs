@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::{eval, learn};
 use crate::cli::tenant;
 use crate::client::{Client, Place};
-use crate::output::{Output, table, text};
+use crate::output::{Output, table_or, text};
 
 /// Time between two looks at a run.
 const POLL: Duration = Duration::from_millis(300);
@@ -121,7 +121,11 @@ fn list(runs: &Value) -> String {
         ]
     };
     let rows: Vec<Vec<String>> = runs["data"].as_array().into_iter().flatten().map(row).collect();
-    table(&["RUN", "KIND", "STATUS", "STAGE", "VERSION", "CREATED"], &rows)
+    table_or(
+        "There are no runs yet. `atelier learn PATH --wait` starts one.",
+        &["RUN", "KIND", "STATUS", "STAGE", "VERSION", "CREATED"],
+        &rows,
+    )
 }
 
 fn describe(run: &Value) -> String {
@@ -165,11 +169,7 @@ pub async fn follow(client: &Client, run: &Value, label: &str, output: Output) -
                 }
             }
         }
-        if let (Some(step), Some(steps)) = (run["progress"]["step"].as_u64(), run["progress"]["steps"].as_u64()) {
-            bar.set_length(steps);
-            bar.set_position(step);
-        }
-        bar.set_message(run["status"].as_str().unwrap_or_default().to_owned());
+        show_progress(&bar, &run);
         if matches!(run["status"].as_str(), Some("live" | "refused" | "failed" | "cancelled" | "succeeded")) {
             bar.finish_and_clear();
             return Ok(run);
@@ -178,13 +178,32 @@ pub async fn follow(client: &Client, run: &Value, label: &str, output: Output) -
     }
 }
 
+/// A stage that is counted in steps, and one that is not.
+const WITH_STEPS: &str = "  {prefix:<12} {bar:32} {pos}/{len}  {elapsed_precise}  {msg}";
+const WITHOUT_STEPS: &str = "  {prefix:<12} {spinner} {elapsed_precise}  {msg}";
+
 fn progress_bar(label: &str) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    if let Ok(style) = ProgressStyle::with_template("  {prefix:<12} {bar:32} {pos}/{len} {elapsed} {msg}") {
-        bar.set_style(style);
-    }
     bar.set_prefix(label.to_owned());
     bar
+}
+
+/// How far a run is, and at what: a bar has an end only where the run knows one.
+fn show_progress(bar: &ProgressBar, run: &Value) {
+    let progress = &run["progress"];
+    let (step, steps) = (progress["step"].as_u64().unwrap_or(0), progress["steps"].as_u64().unwrap_or(0));
+    if let Ok(style) = ProgressStyle::with_template(if steps > 0 { WITH_STEPS } else { WITHOUT_STEPS }) {
+        bar.set_style(style);
+    }
+    if steps > 0 {
+        bar.set_length(steps);
+        bar.set_position(step);
+    } else {
+        bar.tick();
+    }
+    let status = run["status"].as_str().unwrap_or_default();
+    let stage = progress["stage"].as_str().filter(|stage| status == "running" && !stage.is_empty());
+    bar.set_message(stage.unwrap_or(status).to_owned());
 }
 
 fn read_archive(path: &Path) -> Result<Vec<u8>> {

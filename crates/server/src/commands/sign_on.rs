@@ -8,7 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::client::Client;
+use crate::client::{Client, Place};
 use crate::output::Output;
 
 const PATH: &str = "/v1/organization/sign_on";
@@ -73,7 +73,9 @@ pub enum PersonRoleArg {
 }
 
 /// Does what was asked.
-pub async fn run(client: Client, command: SignOnCommand, output: Output) -> Result<()> {
+pub async fn run(place: &Place, command: SignOnCommand, output: Output) -> Result<()> {
+    let client = Client::find(place)?;
+    let flag = place.flag();
     match command {
         SignOnCommand::Set(args) => {
             let client = client.for_tenant(Some(&args.name));
@@ -85,11 +87,16 @@ pub async fn run(client: Client, command: SignOnCommand, output: Output) -> Resu
                 body["client_secret"] = json!(read_secret(file)?);
             }
             let set = client.send(Method::PUT, PATH, &body).await?;
-            output.result(&set, || format!("{}\nNext: atelier tenant sign-on check {}", describe(&set), args.name))
+            output
+                .result(&set, || format!("{}\nNext: atelier tenant sign-on check {}{flag}", describe(&set), args.name))
         }
         SignOnCommand::Show { name } => {
             let shown = client.for_tenant(Some(&name)).get(PATH).await?;
-            output.result(&shown, || describe(&shown))
+            output.result(&shown, || {
+                let next = if shown["enabled"] == json!(true) { "check" } else { "set" };
+                let rest = if next == "set" { " --issuer URL --client-id ID --client-secret FILE" } else { "" };
+                format!("{}\nNext: atelier tenant sign-on {next} {name}{rest}{flag}", describe(&shown))
+            })
         }
         SignOnCommand::Check { name } => {
             let checked = client.for_tenant(Some(&name)).get(&format!("{PATH}/check")).await?;

@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Subcommand, ValueEnum};
 use jiff::Timestamp;
 use reqwest::Method;
@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use crate::cli::tenant;
 use crate::client::{Client, Place};
 use crate::commands::sign_on::{self, SignOnCommand};
-use crate::output::{Output, table, text};
+use crate::output::{Output, table_or, text};
 
 /// What to do with tenants.
 #[derive(Debug, Subcommand)]
@@ -172,20 +172,11 @@ pub async fn run(place: &Place, command: TenantCommand, output: Output) -> Resul
         TenantCommand::Create { name, plan, separation, bucket } => {
             let apart = Separate { separation: separation.map(SeparationArg::name), bucket: bucket.as_deref() };
             let tenant = create(&client, &name, plan.name(), apart).await?;
-            output.result(&tenant, || {
-                format!(
-                    "Created tenant {name} on plan {}.\nKey (shown only now): {}\nNext: atelier learn --tenant {name} \
-                     PATH --wait{}",
-                    plan.name(),
-                    text(&tenant["key"]),
-                    place.flag()
-                )
-            })
+            output.result(&tenant, || created(&tenant, place))
         }
         TenantCommand::List => {
             let tenants = client.get("/v1/tenants").await?;
-            let heads = ["NAME", "PLAN", "SEPARATION", "STATUS", "ID"];
-            output.result(&tenants, || table(&heads, &rows_of_tenants(&tenants)))
+            output.result(&tenants, || describe(&tenants))
         }
         TenantCommand::Plan { name, plan } => {
             let tenant =
@@ -207,10 +198,12 @@ pub async fn run(place: &Place, command: TenantCommand, output: Output) -> Resul
                 format!("All of {name} is in {}: {bytes} bytes. manifest.json in it says what.", out.display())
             })
         }
-        TenantCommand::SignOn { command } => sign_on::run(client, command, output).await,
+        TenantCommand::SignOn { command } => sign_on::run(place, command, output).await,
         TenantCommand::Suspend { name } => {
             let tenant = set_status(&client, &name, "suspended").await?;
-            output.result(&tenant, || format!("Tenant {name} is suspended. Next: atelier tenant resume {name}"))
+            output.result(&tenant, || {
+                format!("Tenant {name} is suspended. It goes on with: atelier tenant resume {name}{}", place.flag())
+            })
         }
         TenantCommand::Resume { name } => {
             let tenant = set_status(&client, &name, "active").await?;
@@ -232,7 +225,10 @@ pub async fn run(place: &Place, command: TenantCommand, output: Output) -> Resul
         }
         TenantCommand::Erased => {
             let erasures = client.get("/v1/erasures").await?;
-            output.result(&erasures, || table(&["TENANT", "REQUESTED", "COMPLETED", "BY"], &rows_of_erased(&erasures)))
+            output.result(&erasures, || {
+                let headings = ["TENANT", "REQUESTED", "COMPLETED", "BY"];
+                table_or("No tenant was erased.", &headings, &rows_of_erased(&erasures))
+            })
         }
     }
 }
@@ -271,6 +267,16 @@ async fn set_status(client: &Client, name: &str, status: &str) -> Result<Value> 
     client.send(Method::PATCH, &format!("/v1/tenants/{name}"), &json!({"status": status})).await
 }
 
+fn created(tenant: &Value, place: &Place) -> String {
+    let [name, plan, key] = ["name", "plan", "key"].map(|field| text(&tenant[field]));
+    let learns = plan != PlanArg::Shared.name();
+    let (next, of_what) = if learns { ("learn", "PATH --wait") } else { ("complete", "--file FILE --line N") };
+    format!(
+        "Created tenant {name} on plan {plan}.\nKey (shown only now): {key}\nNext: atelier {next} --tenant {name} {of_what}{}",
+        place.flag()
+    )
+}
+
 fn moved(name: &str, tenant: &Value) -> String {
     let bucket = tenant["bucket"].as_str().unwrap_or("the one that tenants share");
     format!("The rows of {name} are kept by {} now; the bucket of its blobs is {bucket}.", text(&tenant["separation"]))
@@ -285,7 +291,8 @@ async fn export(client: Client, name: &str, out: &Path) -> Result<Value> {
     draft.push(".part");
     let draft = Path::new(&draft);
     // It holds the tenant's code.
-    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(draft)?;
+    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(draft);
+    let mut file = file.with_context(|| format!("Cannot write {}.", out.display()))?;
     let downloaded = client.download("/v1/organization/export", &mut file).await;
     let written = downloaded.and_then(|bytes| {
         file.sync_all()?;
@@ -298,9 +305,19 @@ async fn export(client: Client, name: &str, out: &Path) -> Result<Value> {
     Ok(json!({"tenant": name, "file": out, "bytes": written?}))
 }
 
-fn rows_of_tenants(tenants: &Value) -> Vec<Vec<String>> {
-    let row = |tenant: &Value| ["name", "plan", "separation", "status", "id"].map(|key| text(&tenant[key])).to_vec();
-    tenants["data"].as_array().into_iter().flatten().map(row).collect()
+/// One line a tenant; with their buckets where one has its own.
+fn describe(tenants: &Value) -> String {
+    let tenants = || tenants["data"].as_array().into_iter().flatten();
+    let has_buckets = tenants().any(|tenant| tenant["bucket"].is_string());
+    let mut fields = vec!["name", "plan", "separation", "status", "id"];
+    if has_buckets {
+        fields.insert(3, "bucket");
+    }
+    let rows: Vec<Vec<String>> =
+        tenants().map(|tenant| fields.iter().map(|field| text(&tenant[*field])).collect()).collect();
+    let headings: Vec<String> = fields.iter().map(|field| field.to_uppercase()).collect();
+    let headings: Vec<&str> = headings.iter().map(String::as_str).collect();
+    table_or("There are no tenants yet. `atelier tenant create NAME` makes one.", &headings, &rows)
 }
 
 fn rows_of_erased(erasures: &Value) -> Vec<Vec<String>> {
@@ -317,7 +334,7 @@ fn certificate(name: &str, erasure: &Value) -> String {
     let removed = erasure["removed"].as_object().into_iter().flatten();
     let kinds: Vec<String> = removed
         .filter(|(_, count)| count.as_u64() != Some(0))
-        .map(|(kind, count)| format!("{count} {}", kind.replace('_', " ")))
+        .map(|(kind, number)| format!("{} {number}", kind.replace('_', " ")))
         .collect();
     format!(
         "Tenant {name} ({}) is erased: {}. The keys to what copies may hold of it are destroyed.\nUsage and the audit \

@@ -3,11 +3,12 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
+use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::cli::TenantArg;
 use crate::client::{Client, Place};
-use crate::output::{Output, table};
+use crate::output::{Output, table_or};
 
 /// How far back.
 const DAYS: u32 = 30;
@@ -32,9 +33,11 @@ pub async fn read(client: &Client) -> Result<Value> {
 pub fn describe(page: &Value) -> String {
     let buckets = page["data"].as_array().into_iter().flatten();
     let rows: Vec<Vec<String>> = buckets
-        .flat_map(|bucket| bucket["results"].as_array().into_iter().flatten())
-        .map(|result| {
+        .flat_map(|bucket| bucket["results"].as_array().into_iter().flatten().map(move |result| (bucket, result)))
+        .map(|(bucket, result)| {
+            let day = bucket["start_time"].as_i64().and_then(|second| Timestamp::from_second(second).ok());
             vec![
+                day.map(|day| day.strftime("%Y-%m-%d").to_string()).unwrap_or_default(),
                 result["model"].as_str().unwrap_or_default().to_owned(),
                 result["num_model_requests"].to_string(),
                 result["input_tokens"].to_string(),
@@ -43,5 +46,5 @@ pub fn describe(page: &Value) -> String {
             ]
         })
         .collect();
-    table(&["MODEL", "REQUESTS", "INPUT", "CACHED", "OUTPUT"], &rows)
+    table_or("Nothing was used in the last 30 days.", &["DAY", "MODEL", "REQUESTS", "INPUT", "CACHED", "OUTPUT"], &rows)
 }

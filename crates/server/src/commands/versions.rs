@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::cli::{RollbackArgs, TenantArg};
 use crate::client::{Client, Place, Refusal};
-use crate::output::{Output, table};
+use crate::output::{Output, table_or};
 
 /// Lists a tenant's versions.
 pub async fn list(place: &Place, args: TenantArg, output: Output) -> Result<()> {
@@ -23,9 +23,12 @@ pub async fn roll_back(place: &Place, args: RollbackArgs, output: Output) -> Res
     let versions = versions.map_err(|error| match error.downcast_ref::<Refusal>() {
         Some(refusal) if refusal.code == "no_previous_version" => anyhow!(
             "No version was live before, so there is none to go back to. `atelier versions` lists what there is, --to \
-             VERSION names one. ({})",
+             VERSION names one; on the plan `shared` (`atelier tenant plan NAME shared`) the base alone is served. ({})",
             client.url()
         ),
+        Some(refusal) if refusal.status == 404 && refusal.code == "not_found" && args.to.is_some() => {
+            anyhow!("There is no version {target}. `atelier versions` lists what there is. ({})", client.url())
+        }
         _ => error,
     })?;
     output
@@ -52,5 +55,6 @@ fn describe(versions: &Value) -> String {
             ]
         })
         .collect();
-    table(&["VERSION", "ALIASES", "BASE LOSS", "OWN LOSS", "MODEL"], &rows)
+    let nothing = "There are no versions yet: the base alone is served. `atelier learn PATH --wait` makes one.";
+    table_or(nothing, &["VERSION", "ALIASES", "BASE LOSS", "OWN LOSS", "MODEL"], &rows)
 }

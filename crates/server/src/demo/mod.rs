@@ -83,14 +83,14 @@ async fn show(server: &Server, folders: &[Folder], output: Output) -> Result<Sho
     }
     let names: Vec<&str> = shown.iter().map(|tenant| tenant.name.as_str()).collect();
     output.say(format!("1. Before learning, {} get the same answer to the same prefix:\n", names.join(" and ")));
-    output.say(indent(PREFIX));
+    output.say_part(&indent(PREFIX));
     for tenant in &mut shown {
         tenant.before = complete(&tenant.client, output, false).await?;
     }
     if shown.iter().any(|tenant| tenant.before != shown[0].before) {
         bail!("The base answered the tenants differently before anything was learned.");
     }
-    output.say(format!("{}\n", indent(&shown[0].before)));
+    output.say(format!("{}\n", continued(&shown[0].before)));
     output.say("2. Each learns from its own code, and only from that:");
     for (tenant, folder) in shown.iter_mut().zip(folders) {
         learn(tenant, folder, output).await?;
@@ -100,7 +100,7 @@ async fn show(server: &Server, folders: &[Folder], output: Output) -> Result<Sho
     output.say(arms::table(&shown, &cards));
     output.say("\n4. The same prefix, the same model name, streamed with each tenant's key:");
     for tenant in &mut shown {
-        output.say(format!("\n   {}:\n{}", tenant.name, indent(PREFIX)));
+        output.say_part(&format!("\n   {}:\n{}", tenant.name, indent(PREFIX)));
         tenant.after = complete(&tenant.client, output, true).await?;
     }
     output.say("\n5. What each of them used:\n");
@@ -148,7 +148,7 @@ async fn complete(client: &Client, output: Output, live: bool) -> Result<String>
         let part = chunk["choices"][0]["text"].as_str().unwrap_or_default();
         completion.push_str(part);
         if live {
-            output.say_part(&part.replace('\n', "\n     "));
+            output.say_part(&continued(part));
         }
     }
     if live {
@@ -209,6 +209,11 @@ fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let is_plain = text.chars().all(|letter| letter.is_ascii_alphanumeric() || "/._-".contains(letter));
     if is_plain { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
+/// What goes on where a line above ended.
+fn continued(text: &str) -> String {
+    text.replace('\n', "\n     ")
 }
 
 fn indent(text: &str) -> String {

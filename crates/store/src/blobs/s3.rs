@@ -5,6 +5,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -130,7 +131,8 @@ impl S3 {
     pub(crate) fn new(options: S3Options) -> Result<Self, StoreError> {
         let setting = |name: &&str| options.settings.iter().find(|(known, _)| known == name).map(|(_, value)| value);
         let endpoint = options.endpoint.as_ref().or_else(|| ENDPOINT_SETTINGS.iter().find_map(setting));
-        let endpoint = endpoint.map(|endpoint| check_endpoint(endpoint, options.allow_http)).transpose()?;
+        let endpoint =
+            endpoint.map(|endpoint| check_endpoint(endpoint, options.allow_http, options.path_style)).transpose()?;
         Ok(Self { endpoint, options, credentials: Mutex::default() })
     }
 
@@ -202,7 +204,7 @@ impl S3 {
     }
 }
 
-fn check_endpoint(endpoint: &str, allow_http: bool) -> Result<String, StoreError> {
+fn check_endpoint(endpoint: &str, allow_http: bool, path_style: bool) -> Result<String, StoreError> {
     let wrong = |what: &str| Err(StoreError::BlobsMisnamed { what: what.to_owned() });
     let endpoint = endpoint.trim_end_matches('/');
     let Some(host) = endpoint.strip_prefix(SECURE).or_else(|| endpoint.strip_prefix(PLAIN)) else {
@@ -218,7 +220,18 @@ fn check_endpoint(endpoint: &str, allow_http: bool) -> Result<String, StoreError
              --blobs-allow-http where nobody else is on the line",
         );
     }
+    if is_address(host) && !path_style {
+        return wrong(
+            "the endpoint is an address, before which no bucket's name can stand: give it a name, or say \
+             --blobs-path-style",
+        );
+    }
     Ok(endpoint.to_owned())
+}
+
+/// Whether a host, with its port or without, is an IP address.
+fn is_address(host: &str) -> bool {
+    host.parse::<SocketAddr>().is_ok() || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
 }
 
 /// What a store said, or why it said nothing; without what may hold more than that.
@@ -313,7 +326,7 @@ mod tests {
 
     #[track_caller]
     fn check_endpoint_is(endpoint: &str, allow_http: bool, taken: bool) {
-        assert_eq!(check_endpoint(endpoint, allow_http).is_ok(), taken, "{endpoint:?}");
+        assert_eq!(check_endpoint(endpoint, allow_http, true).is_ok(), taken, "{endpoint:?}");
     }
 
     #[test]
@@ -322,6 +335,10 @@ mod tests {
         check_endpoint_is("https://s3.example.com:9000/", false, true);
         check_endpoint_is("http://127.0.0.1:9000", true, true);
         check_endpoint_is("http://127.0.0.1:9000", false, false);
+        for address in ["http://127.0.0.1:9000", "https://10.0.0.1", "https://[::1]:9000", "https://[::1]"] {
+            assert!(check_endpoint(address, true, false).is_err(), "a bucket's name before {address}");
+        }
+        assert!(check_endpoint("https://s3.example.com:9000", true, false).is_ok());
         for wrong in ["s3.example.com", "https://", "https://me:secret@host", "https://host/path", "https://host?x=1"] {
             check_endpoint_is(wrong, true, false);
         }

@@ -71,7 +71,15 @@ impl Server {
         let application = Box::new(options_of(&urls.application)?);
         let owner = urls.owner.as_deref().map(options_of).transpose()?.map(Box::new);
         let pool = pool_of(&application, POSTGRES_CONNECTIONS_MAX);
-        pool.acquire().await.map_err(|error| failed("connect", error))?;
+        match pool.acquire().await {
+            // The pool has tried again and again, and does not say why in vain.
+            Err(sqlx::Error::PoolTimedOut) => {
+                let connection = application.connect().await.map_err(|error| failed("connect", error))?;
+                connection.close().await.map_err(|error| failed("close", error))?;
+                return Err(StoreError::Busy);
+            }
+            acquired => drop(acquired.map_err(|error| failed("connect", error))?),
+        }
         Ok(Self { pool, application, owner })
     }
 
@@ -197,6 +205,10 @@ async fn run(connection: &mut PgConnection, what: &'static str, statement: Strin
 }
 
 fn options_of(url: &str) -> Result<PgConnectOptions, StoreError> {
+    // The driver takes any scheme for its own.
+    if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+        return Err(StoreError::BadAddress);
+    }
     // The driver's error may repeat what it could not read.
     let options: PgConnectOptions = url.parse().map_err(|_: sqlx::Error| StoreError::BadAddress)?;
     let seconds = |time: std::time::Duration| format!("{}s", time.as_secs());
@@ -530,7 +542,9 @@ mod tests {
         assert!(matches!(error, StoreError::NulInText), "{error:?}");
         drop(transaction);
         let urls = DatabaseUrls { application: "postgres:///x?host=/nowhere&user=x".to_owned(), owner: None };
-        assert!(matches!(Server::connect(&urls).await, Err(StoreError::Unreachable { .. } | StoreError::Busy)));
+        assert!(matches!(Server::connect(&urls).await, Err(StoreError::Unreachable { .. })));
+        let urls = DatabaseUrls { application: "mysql://x@localhost/x".to_owned(), owner: None };
+        assert!(matches!(Server::connect(&urls).await, Err(StoreError::BadAddress)));
     }
 
     #[tokio::test]
