@@ -531,10 +531,7 @@ async fn noted(world: &World, tenant: &Tenant, name: &str, count: usize) -> Vec<
 async fn two_servers_on_one_database_keep_one_chain() {
     let world = World::open(Backend::postgres()).await;
     let acme = Arc::new(world.tenant("acme", Plan::Tuned).await);
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::create_dir(folder.path().join("data")).unwrap();
-    crate::world::copy_secrets(&world.folder, &folder);
-    let second = open_store(&world.backend, &folder, &world.clock).await.unwrap();
+    let (second, _folder) = world.another_process().await;
     let tasks: Vec<_> = (0..20)
         .map(|at| {
             let store = if at % 2 == 0 { world.store.clone() } else { second.clone() };
@@ -566,9 +563,7 @@ async fn another_pepper_makes_no_chain_of_ours() {
     let world = World::open(Backend::postgres()).await;
     let acme = world.tenant("acme", Plan::Tuned).await;
     // Whoever has the database and not the secret cannot write what passes for ours.
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::create_dir(folder.path().join("data")).unwrap();
-    crate::world::copy_secrets(&world.folder, &folder);
+    let folder = world.another_folder();
     std::fs::write(folder.path().join("data/pepper"), [9; 32]).unwrap();
     let second = open_store(&world.backend, &folder, &world.clock).await.unwrap();
     let grant = acme.may(ManageKeys { tenant: acme.id() });

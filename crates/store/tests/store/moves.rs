@@ -155,10 +155,7 @@ async fn a_move_needs_the_owner_and_to_be_alone() {
     let world = World::open(Backend::postgres()).await;
     let acme = world.tenant("acme", Plan::Tuned).await;
     // A second server on the same database, with a folder of its own.
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::create_dir(folder.path().join("data")).unwrap();
-    crate::world::copy_secrets(&world.folder, &folder);
-    let second = open_store(&world.backend, &folder, &world.clock).await.unwrap();
+    let (second, _folder) = world.another_process().await;
     assert_error!(move_to(&world, &acme, Separation::Schema).await, StoreError::OthersAtWork);
     second.close().await;
     move_to(&world, &acme, Separation::Schema).await.unwrap();

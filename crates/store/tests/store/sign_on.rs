@@ -18,7 +18,8 @@ use atelier_store::{
 
 use crate::encryption::places_with;
 use crate::world::{
-    Backend, Tenant, World, assert_error, database_options, on_each_database, open_options, open_store,
+    Backend, Tenant, World, assert_error, assert_forgotten_within_a_second, database_options, on_each_database,
+    open_options, open_store,
 };
 
 const ISSUER: &str = "https://id.example.com";
@@ -366,4 +367,20 @@ async fn a_secret_opens_for_its_own_issuer_only() {
     let acme = tenant(&world, "acme", &[]).await;
     world.backend.test_database().sql("UPDATE atelier.sign_on SET issuer = 'https://evil.example'");
     assert_error!(world.store.sign_on_client(&lets_in(&acme)).await, StoreError::DoesNotOpen { .. });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_process_learns_that_a_session_was_crowded_out() {
+    let world = World::open(Backend::postgres()).await;
+    let (other, _folder) = world.another_process().await;
+    let acme = tenant(&world, "acme", &["example.com"]).await;
+    let person = vouched("s-1", "jo@example.com");
+    let first = session(&world, &acme, &person).await.unwrap();
+    let caller = other.authenticate_session(&first).await.unwrap();
+    for _ in 0..SESSIONS_PER_USER_MAX {
+        world.advance(1);
+        session(&world, &acme, &person).await.unwrap();
+    }
+    assert_forgotten_within_a_second(&other, &caller).await;
+    other.close().await;
 }

@@ -189,6 +189,22 @@ impl World {
         Self { store, clock, operator, operator_key, folder, backend }
     }
 
+    /// A second server on the same database, with a data folder of its own that goes with what is given.
+    pub async fn another_process(&self) -> (Store, TempDir) {
+        let folder = self.another_folder();
+        (open_store(&self.backend, &folder, &self.clock).await.unwrap(), folder)
+    }
+
+    /// A second data folder with the secrets of the first, as somebody makes it who runs two servers on one database.
+    pub fn another_folder(&self) -> TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("data")).unwrap();
+        for name in ["pepper", "root-key"] {
+            fs::copy(self.folder.path().join("data").join(name), folder.path().join("data").join(name)).unwrap();
+        }
+        folder
+    }
+
     pub fn advance(&self, seconds: u64) {
         self.clock.advance(Duration::from_secs(seconds));
     }
@@ -309,13 +325,6 @@ pub fn blob_folder(folder: &TempDir) -> std::path::PathBuf {
     if on_s3.exists() { on_s3.join(SHARED_BUCKET).join(SHARED_PREFIX) } else { folder.path().join("data/blobs") }
 }
 
-/// Gives a second data folder the secrets of the first, as somebody does who runs two servers on one database.
-pub fn copy_secrets(from: &TempDir, to: &TempDir) {
-    for name in ["pepper", "root-key"] {
-        std::fs::copy(from.path().join("data").join(name), to.path().join("data").join(name)).unwrap();
-    }
-}
-
 pub fn database_options(backend: &Backend) -> DatabaseOptions {
     match backend {
         Backend::Sqlite => DatabaseOptions::Files,
@@ -330,6 +339,15 @@ pub fn database_options(backend: &Backend) -> DatabaseOptions {
 pub fn new_key(grant: &Granted<ManageKeys>, role: Role) -> NewKey {
     let rights = grant.hand_out(role, Scopes::ALL).unwrap();
     NewKey { name: None, rights, project: None, owner: None, expires_at: None }
+}
+
+/// Waits until another process no longer believes a caller whose key was just made worthless.
+pub async fn assert_forgotten_within_a_second(other: &Store, caller: &Caller) {
+    let begin = std::time::Instant::now();
+    while other.renew(caller).await.is_ok() {
+        assert!(begin.elapsed() < Duration::from_secs(1), "the other process still believes the key");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 pub fn worker() -> Granted<WorkJobs> {
