@@ -42,7 +42,7 @@ impl Store {
         let Some(side) = self.inner.server.as_ref().filter(|_| to != Separation::File) else {
             return Err(StoreError::UnsupportedSeparation { separation: to });
         };
-        let _turn = side.moving.lock().await;
+        let _turn = self.without_moves().await;
         // Another server would go on writing to the old place.
         if !side.hold.take_alone().await? {
             return Err(StoreError::OthersAtWork);

@@ -19,6 +19,7 @@ use crate::audit::Unrecorded;
 use crate::audit::events::MOVE_BLOBS;
 use crate::error::StoreError;
 use crate::open::Store;
+use crate::places::unless_away;
 use crate::sql::{Transaction, values};
 use crate::tenants::TenantRecord;
 
@@ -57,11 +58,10 @@ impl Store {
         if let Some(bucket) = &to {
             self.check_bucket(bucket).await?;
         }
+        let _turn = self.without_moves().await;
         let Some(side) = self.inner.server.as_ref() else {
-            let _turn = self.inner.blobs.moving.lock().await;
             return self.move_to_bucket(&before, grant, to).await;
         };
-        let _turn = side.moving.lock().await;
         // Another server would go on writing to the old place.
         if !side.hold.take_alone().await? {
             return Err(StoreError::OthersAtWork);
@@ -100,6 +100,14 @@ impl Store {
             return Err(StoreError::BucketTaken);
         }
         Ok(())
+    }
+
+    /// Waits until nothing is being moved, rows or blobs, and keeps it so.
+    pub(crate) async fn without_moves(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        match &self.inner.server {
+            Some(side) => side.moving.lock().await,
+            None => self.inner.blobs.moving.lock().await,
+        }
     }
 
     async fn move_to_bucket(
@@ -165,7 +173,8 @@ impl Store {
     pub(crate) async fn finish_blob_moves(&self) -> Result<(), StoreError> {
         const SQL: &str = "SELECT id FROM tenants WHERE bucket_leftover IS NOT NULL AND deleted_at IS NULL";
         for row in self.control().fetch_all(SQL, values![]).await? {
-            self.remove_left_blobs(row.parsed("id")?).await?;
+            let tenant = row.parsed("id")?;
+            unless_away(tenant, self.remove_left_blobs(tenant).await)?;
         }
         Ok(())
     }
@@ -177,7 +186,8 @@ impl Store {
             "" => None,
             name => Some(name.parse().map_err(|_| StoreError::corrupt("the name of a bucket"))?),
         };
-        self.inner.blobs.places.of_bucket(bucket.as_ref())?.clear(tenant).await?;
+        let places = &self.inner.blobs.places;
+        places.clear(&places.of_bucket(bucket.as_ref())?, tenant).await?;
         self.set_left_bucket(tenant, None).await
     }
 
