@@ -19,6 +19,7 @@ use crate::caller::{Authenticated, with_session};
 use crate::error::ApiError;
 use crate::extract::{WireJson, WireQuery};
 use crate::keys::{CreatedKeyObject, created_key_object};
+use crate::site::Site;
 use crate::state::AppState;
 
 /// Where a browser goes that is told nothing else.
@@ -109,6 +110,14 @@ pub async fn read_sign_in(
     let Some(organization) = query.organization.clone().filter(|name| !name.trim().is_empty()) else {
         return home(&state, &headers, &query).await;
     };
+    if Site::is_sent_by_others(&headers) {
+        // Otherwise any page could sign a browser in to an organization of its maker's, whose issuer asks nothing.
+        let before = match signed_in(&state, &headers).await {
+            Some(session) => format!("{}<p>To go on from here ends that.</p>\n", who(&session)),
+            None => String::new(),
+        };
+        return question(&query, &before);
+    }
     match begin(&state, organization, query).await {
         Ok(response) => response,
         Err(error) => trouble(error),
@@ -242,28 +251,47 @@ fn is_own_path(path: &str) -> bool {
 
 /// The page for whoever comes without a name: who he is, or the question.
 async fn home(state: &AppState, headers: &HeaderMap, query: &SignInQuery) -> Response {
-    if let Some(Ok(caller)) = with_session(state, headers).await
-        && let Ok(session) = session_object(&state.platform, &caller).await
-    {
-        let who = session.email.unwrap_or_default();
-        let body = format!(
-            "<p>You are signed in to <strong>{}</strong> as <strong>{}</strong>.</p>\n\
-             <form method=\"post\" action=\"/sign-out\"><button>Sign out</button></form>",
-            escape(&session.organization),
-            escape(&who)
-        );
+    if let Some(session) = signed_in(state, headers).await {
+        let body =
+            format!("{}<form method=\"post\" action=\"/sign-out\"><button>Sign out</button></form>", who(&session));
         return page(StatusCode::OK, "Signed in", &body);
     }
-    let mut body = "<form method=\"get\" action=\"/sign-in\">\n".to_owned();
-    if let Some(path) = query.return_to.as_deref().filter(|path| is_own_path(path)) {
+    question(query, "")
+}
+
+/// The page that asks to which organization; what the query says already stands there, and nothing happens before
+/// somebody goes on from here.
+fn question(query: &SignInQuery, before: &str) -> Response {
+    let mut body = format!("{before}<form method=\"get\" action=\"/sign-in\">\n");
+    let return_to = query.return_to.clone().filter(|path| is_own_path(path));
+    let (port, state) = (query.port.map(|port| port.to_string()), query.state.clone());
+    let hidden = [("return_to", return_to), ("port", port), ("state", state), ("challenge", query.challenge.clone())];
+    for (name, value) in hidden {
+        let Some(value) = value else { continue };
         // Writing to a string does not fail.
-        let _ = writeln!(body, "<input type=\"hidden\" name=\"return_to\" value=\"{}\">", escape(path));
+        let _ = writeln!(body, "<input type=\"hidden\" name=\"{name}\" value=\"{}\">", escape(&value));
     }
-    body.push_str(
-        "<label>Organization <input name=\"organization\" autocomplete=\"organization\" maxlength=\"40\" required autofocus></label>\n\
-         <button>Continue</button>\n</form>",
+    let _ = write!(
+        body,
+        "<label>Organization <input name=\"organization\" value=\"{}\" autocomplete=\"organization\" maxlength=\"40\" \
+         required autofocus></label>\n<button>Continue</button>\n</form>",
+        escape(query.organization.as_deref().unwrap_or_default().trim())
     );
     page(StatusCode::OK, "Sign in", &body)
+}
+
+/// Whose session the browser has, if it has one.
+async fn signed_in(state: &AppState, headers: &HeaderMap) -> Option<SessionObject> {
+    let caller = with_session(state, headers).await?.ok()?;
+    session_object(&state.platform, &caller).await.ok()
+}
+
+fn who(session: &SessionObject) -> String {
+    format!(
+        "<p>You are signed in to <strong>{}</strong> as <strong>{}</strong>.</p>\n",
+        escape(&session.organization),
+        escape(session.email.as_deref().unwrap_or_default())
+    )
 }
 
 /// The page that asks whether it was really this person's own program that began. A click is the answer: whoever was

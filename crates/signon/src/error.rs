@@ -48,8 +48,8 @@ pub enum SignOnError {
          by letter"
     )]
     OtherIssuer,
-    /// Too many people sign in there at once.
-    #[error("too many sign-ins with that issuer at once")]
+    /// Too many people of the tenant sign in at once, or too many of all tenants.
+    #[error("too many sign-ins at once")]
     Busy,
     /// The answer does not belong to a sign-in that this browser began, or that one began too long ago.
     #[error("the answer belongs to no sign-in that this browser began, or came too late")]
@@ -70,7 +70,7 @@ pub enum SignOnError {
         error: String,
     },
     /// The ID token is not believed.
-    #[error("the issuer's ID token is not believed: {0}")]
+    #[error("the issuer's ID token is not believed")]
     Token(#[from] TokenFault),
     /// The system gave no random bytes.
     #[error("the system gave no random bytes")]

@@ -127,7 +127,7 @@ on_each_database! {
         let made = world.key(&tenant, Role::Admin).await;
         let before = world.store.authenticate(&made.key.reveal()).await.unwrap();
         let rights = grant.hand_out(Role::Reader, Scopes::of(&[Scope::Read, Scope::Usage])).unwrap();
-        let change = KeyChange { name: Some("auditor".parse().unwrap()), rights: Some(rights), expires_at: None };
+        let change = KeyChange { name: Some("auditor".parse().unwrap()), rights: Some(rights), ..KeyChange::default() };
         let changed = world.store.update_key(&grant, made.summary.id, change).await.unwrap();
         assert_eq!(unused(world.store.key(&grant, made.summary.id).await.unwrap()), unused(changed.clone()));
         assert_eq!((changed.role, changed.scopes.to_string().as_str()), (Role::Reader, "read,usage"));
