@@ -51,6 +51,8 @@ impl Store {
         grant: &Granted<ManageTenant>,
         to: Option<BucketName>,
     ) -> Result<TenantRecord, StoreError> {
+        let _turn = self.without_moves().await;
+        // Not before it is this one's turn: a move that was asked for twice would empty the bucket that the first filled.
         let before = self.read_tenant(grant.tenant()).await?;
         if before.bucket == to {
             return Ok(before);
@@ -58,7 +60,6 @@ impl Store {
         if let Some(bucket) = &to {
             self.check_bucket(bucket).await?;
         }
-        let _turn = self.without_moves().await;
         let Some(side) = self.inner.server.as_ref() else {
             return self.move_to_bucket(&before, grant, to).await;
         };
@@ -180,7 +181,9 @@ impl Store {
     }
 
     async fn remove_left_blobs(&self, tenant: TenantId) -> Result<(), StoreError> {
-        const SQL: &str = "SELECT bucket_leftover FROM tenants WHERE id = $1 AND bucket_leftover IS NOT NULL";
+        // The bucket where the tenant's blobs are is never left over, whatever stands there.
+        const SQL: &str = "SELECT bucket_leftover FROM tenants
+            WHERE id = $1 AND bucket_leftover IS NOT NULL AND bucket_leftover <> COALESCE(bucket, '')";
         let Some(row) = self.control_for(tenant).fetch_optional(SQL, values![tenant]).await? else { return Ok(()) };
         let bucket: Option<BucketName> = match row.text("bucket_leftover")?.as_str() {
             "" => None,
@@ -192,9 +195,16 @@ impl Store {
     }
 
     async fn set_left_bucket(&self, tenant: TenantId, left: Option<Option<&BucketName>>) -> Result<(), StoreError> {
-        let mut transaction = self.control_for(tenant).begin().await?;
-        let left = left.map(as_leftover);
-        transaction.execute("UPDATE tenants SET bucket_leftover = $2 WHERE id = $1", values![tenant, left]).await?;
+        const SQL: &str =
+            "UPDATE tenants SET bucket_leftover = $2 WHERE id = $1 AND COALESCE(COALESCE(bucket, '') <> $2, TRUE)";
+        // Of all tenants: since it was looked, somebody may have been made with that bucket.
+        let mut transaction = self.control().begin().await?;
+        if let Some(Some(bucket)) = left {
+            self.bucket_is_free(&mut transaction, bucket).await?;
+        }
+        if transaction.execute(SQL, values![tenant, left.map(as_leftover)]).await? == 0 {
+            return Err(NOT_FOUND);
+        }
         transaction.commit(Unrecorded::Place.permit()).await
     }
 

@@ -331,6 +331,29 @@ async fn who_gives_while_blobs_move_loses_nothing() {
     assert_eq!((blobs_in(&shared, &acme), blobs_in(&server.bucket("acme-code"), &acme)), (0, 60));
 }
 
+/// As whoever does who was not answered in time, and asks again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn moves_of_blobs_that_are_asked_for_at_once_lose_nothing() {
+    let (world, server) = world_with_server(Backend::Sqlite).await;
+    let acme = world.tenant("acme", Plan::Tuned).await;
+    server.make_bucket("acme-code");
+    plant(&world, &acme).await;
+    let before = everything(&world.store, &acme).await;
+    for asked in [["acme-code"; 3], [""; 3], ["acme-code", "", "acme-code"]] {
+        let moves = asked.map(|to| {
+            let (store, grant) =
+                (world.store.clone(), world.operator.grant(ManageTenant { tenant: acme.id() }).unwrap());
+            tokio::spawn(async move { store.move_blobs(&grant, to.parse::<BucketName>().ok()).await })
+        });
+        for moved in moves {
+            moved.await.unwrap().unwrap();
+        }
+        assert_eq!(everything(&world.store, &acme).await, before, "{asked:?}");
+    }
+    let all = blobs_in(&server.bucket("acme-code"), &acme);
+    assert!(all >= 2 && blobs_in(&server.bucket(SHARED_BUCKET).join(SHARED_PREFIX), &acme) == 0, "{all}");
+}
+
 /// As a kill leaves it: blobs in both buckets, and one of the two named as left over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_move_of_blobs_that_was_cut_short_is_cleared_away() {

@@ -119,6 +119,9 @@ on_each_database! {
         world.advance(1);
         assert_turned_away!(world, &made.key.reveal());
         assert_error!(world.store.renew(&member).await, StoreError::Denied(Denied::NotAuthenticated));
+        let again = KeyChange { expires_at: Some(world.store.now().plus(Duration::from_secs(60))), ..KeyChange::default() };
+        let revived = world.store.update_key(&grant, made.summary.id, again).await;
+        assert_error!(revived, StoreError::NotFound { what: "key" });
     }
 
     async fn a_change_of_a_key_holds_at_once(world: World) {
