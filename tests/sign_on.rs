@@ -10,7 +10,7 @@ use reqwest::redirect::Policy;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Answer, CLIENT_ID, CLIENT_SECRET, Command, Issuer, User, World, atelier, client_trusting, runtime,
+    Answer, CLIENT_ID, CLIENT_SECRET, Command, Issuer, User, World, atelier, client_trusting, http, runtime,
 };
 
 /// A browser: keeps cookies by host and port, follows nothing by itself.
@@ -273,6 +273,38 @@ fn an_issuer_that_hangs_sends_too_much_or_is_another_is_not_used() {
     refused(&world, &issuer, json!({"slow": "/token"}), (409, "cannot be used now"));
 }
 
+/// One that asks of as many issuers as it likes, none of which answers.
+#[test]
+fn issuers_of_one_tenant_that_hang_keep_nobody_else_out() {
+    let (world, hangs, issuer) = (world(), Issuer::start(), Issuer::start());
+    let (attacker, victim) =
+        (tenant(&world, "attacker", &hangs, &[]), tenant(&world, "victim", &issuer, &["example.com"]));
+    hangs.does(json!({"slow": "/.well-known/openid-configuration"}));
+    issuer.does(json!({"person": issuer.person("s-1", "jo@example.com")}));
+    std::thread::scope(|scope| {
+        let (url, key) = (format!("{}/v1/organization/sign_on/check", world.url()), attacker.key().to_owned());
+        let ask = async |url: String, key: String| {
+            let answer = http().get(url).bearer_auth(key).send().await.unwrap();
+            let checked: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+            checked["problem"].clone()
+        };
+        let asking: Vec<_> = (0..64)
+            .map(|_| (url.clone(), key.clone()))
+            .map(|(url, key)| scope.spawn(move || runtime().block_on(ask(url, key))))
+            .collect();
+        let mut tries = 0;
+        while !asking.iter().all(|one| one.is_finished()) {
+            let checked = victim.get("/v1/organization/sign_on/check").ok();
+            assert_eq!(checked["ok"], json!(true), "{checked}");
+            assert_eq!(Browser::new().sign_in(&world, "victim").status, 303);
+            tries += 1;
+        }
+        let said: Vec<Value> = asking.into_iter().map(|one| one.join().unwrap()).collect();
+        assert!(said.iter().any(|said| said == "Too many sign-ins at once."), "{said:?}");
+        assert!(tries > 0);
+    });
+}
+
 #[test]
 fn keys_change_and_every_good_signature_counts() {
     let (world, issuer) = (world(), Issuer::start());
@@ -338,6 +370,21 @@ fn what_was_begun_elsewhere_ends_nowhere() {
         assert_eq!(browser.get(&door).status, 403, "{wrong}");
     }
     assert_eq!(browser.get(&format!("{}/sign-in/callback", world.url())).status, 403);
+    // Nor does another site's page begin what would end in an organization of its maker's: somebody is asked first.
+    let victim = Browser::new();
+    for site in ["cross-site", "same-site"] {
+        let page = victim.send("GET", &format!("{begin}&return_to=/x"), &[("sec-fetch-site", site)], None);
+        assert_eq!((page.status, page.header("location")), (200, None), "{site}");
+        assert!(page.text().contains("name=\"organization\" value=\"acme\""), "{page:?}");
+        assert!(page.text().contains("name=\"return_to\" value=\"/x\""), "{page:?}");
+        assert!(victim.cookies.borrow().is_empty());
+    }
+    for site in ["none", "same-origin"] {
+        assert_eq!(victim.send("GET", &begin, &[("sec-fetch-site", site)], None).status, 303, "{site}");
+    }
+    let injected = format!("{}/sign-in?organization=%22%3E%3Cscript%3E&challenge=%22%3E%3Cscript%3E", world.url());
+    let page = victim.send("GET", &injected, &[("sec-fetch-site", "cross-site")], None);
+    assert!(!page.text().contains("<script>"), "{page:?}");
     // Nobody learns which organizations there are, or is sent elsewhere.
     let nobody = browser.get(&format!("{}/sign-in?organization=nobody", world.url()));
     world.tenant("quiet", "shared");

@@ -29,7 +29,8 @@ pub struct CreateKeyRequest {
     pub scopes: Option<Vec<String>>,
     /// The project that it belongs to; for a member or a service the default project when absent.
     pub project_id: Option<String>,
-    /// The person who will hold it; it may not go beyond what that person is.
+    /// The person who will hold it; it may not go beyond what that person is. When absent, nobody; for an admin the person
+    /// who makes it, if it is one.
     pub user_id: Option<String>,
     /// When it ends by itself, counted from now; never when absent.
     pub expires_in_seconds: Option<u64>,

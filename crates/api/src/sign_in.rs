@@ -20,6 +20,7 @@ use crate::error::ApiError;
 use crate::extract::{WireJson, WireQuery};
 use crate::keys::{CreatedKeyObject, created_key_object};
 use crate::page::{self, escape, guard, sentence};
+use crate::site::Site;
 use crate::state::AppState;
 
 /// Where a browser goes that is told nothing else.
@@ -106,6 +107,14 @@ pub async fn read_sign_in(
     let Some(organization) = query.organization.clone().filter(|name| !name.trim().is_empty()) else {
         return home(&state, &headers, &query).await;
     };
+    if Site::is_sent_by_others(&headers) {
+        // Otherwise any page could sign a browser in to an organization of its maker's, whose issuer asks nothing.
+        let before = match session_of(&state, &headers).await {
+            Some(session) => format!("{}<p>To go on from here ends that.</p>\n", who(&session)),
+            None => String::new(),
+        };
+        return question(&query, &before);
+    }
     match begin(&state, organization, query).await {
         Ok(response) => response,
         Err(error) => trouble(&state, &headers, error.into()).await,
@@ -240,21 +249,42 @@ fn is_own_path(path: &str) -> bool {
 /// The page for whoever comes without a name: who he is, or the question.
 async fn home(state: &AppState, headers: &HeaderMap, query: &SignInQuery) -> Response {
     if let Some(session) = session_of(state, headers).await {
-        let out = "<form method=\"post\" action=\"/sign-out\"><button>Sign out</button></form>";
-        return page(StatusCode::OK, "Signed in", &format!("<p>{}</p>\n{out}", signed_in(&session)));
+        let body =
+            format!("{}<form method=\"post\" action=\"/sign-out\"><button>Sign out</button></form>", who(&session));
+        return page(StatusCode::OK, "Signed in", &body);
     }
-    let mut body = "<form method=\"get\" action=\"/sign-in\">\n".to_owned();
-    if let Some(path) = query.return_to.as_deref().filter(|path| is_own_path(path)) {
+    question(query, "")
+}
+
+/// The page that asks to which organization; what the query says already stands there, and nothing happens before
+/// somebody goes on from here.
+fn question(query: &SignInQuery, before: &str) -> Response {
+    let mut body = format!("{before}<form method=\"get\" action=\"/sign-in\">\n");
+    let return_to = query.return_to.clone().filter(|path| is_own_path(path));
+    let (port, state) = (query.port.map(|port| port.to_string()), query.state.clone());
+    let hidden = [("return_to", return_to), ("port", port), ("state", state), ("challenge", query.challenge.clone())];
+    for (name, value) in hidden {
+        let Some(value) = value else { continue };
         // Writing to a string does not fail.
-        let _ = writeln!(body, "<input type=\"hidden\" name=\"return_to\" value=\"{}\">", escape(path));
+        let _ = writeln!(body, "<input type=\"hidden\" name=\"{name}\" value=\"{}\">", escape(&value));
     }
-    body.push_str(
-        "<label>Organization <input name=\"organization\" autocomplete=\"organization\" autocapitalize=\"none\" \
-         spellcheck=\"false\" maxlength=\"40\" required autofocus></label>\n\
-         <p class=\"hint\">The name that your organization has here, such as acme. You sign in at its own sign-in page.</p>\n\
-         <button>Continue</button>\n</form>",
+    let _ = write!(
+        body,
+        "<label>Organization <input name=\"organization\" value=\"{}\" autocomplete=\"organization\" \
+         autocapitalize=\"none\" spellcheck=\"false\" maxlength=\"40\" required autofocus></label>\n\
+         <p class=\"hint\">The name that your organization has here, such as acme. You sign in at its own sign-in \
+         page.</p>\n<button>Continue</button>\n</form>",
+        escape(query.organization.as_deref().unwrap_or_default().trim())
     );
     page(StatusCode::OK, "Sign in", &body)
+}
+
+fn who(session: &SessionObject) -> String {
+    format!(
+        "<p>You are signed in to <strong>{}</strong> as <strong>{}</strong>.</p>\n",
+        escape(&session.organization),
+        escape(session.email.as_deref().unwrap_or_default())
+    )
 }
 
 /// The page that asks whether it was really this person's own program that began. A click is the answer: whoever was
@@ -276,7 +306,7 @@ fn confirmation(url: &str, phrase: &str, email: &str) -> Response {
 async fn trouble(state: &AppState, headers: &HeaderMap, error: ApiError) -> Response {
     let message = sentence(&error.body().error.message);
     let (title, still, on) = match session_of(state, headers).await {
-        Some(session) => ("Nothing has changed", format!("<p>{}</p>\n", signed_in(&session)), "Go on"),
+        Some(session) => ("Nothing has changed", who(&session), "Go on"),
         None => ("Not signed in", String::new(), "Begin again"),
     };
     let body = format!("<p>{message}</p>\n{still}<a href=\"{HOME}\" class=\"deed\">{on}</a>");
@@ -287,12 +317,6 @@ async fn trouble(state: &AppState, headers: &HeaderMap, error: ApiError) -> Resp
 async fn session_of(state: &AppState, headers: &HeaderMap) -> Option<SessionObject> {
     let caller = with_session(state, headers).await?.ok()?;
     session_object(&state.platform, &caller).await.ok()
-}
-
-fn signed_in(session: &SessionObject) -> String {
-    let who = session.email.as_deref().unwrap_or_default();
-    let (organization, who) = (escape(&session.organization), escape(who));
-    format!("You are signed in to <strong>{organization}</strong> as <strong>{who}</strong>.")
 }
 
 fn page(status: StatusCode, title: &str, body: &str) -> Response {

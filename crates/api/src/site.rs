@@ -86,6 +86,12 @@ impl Site {
         ))
     }
 
+    /// Whether another site's page sent the browser here, by a link, a form or a redirect. Not where somebody typed the
+    /// address or a program opened it; and an old browser does not say.
+    pub fn is_sent_by_others(headers: &HeaderMap) -> bool {
+        headers.get(FETCH_SITE).is_some_and(|site| site != "same-origin" && site != "none")
+    }
+
     fn name(&self, name: &str) -> String {
         if self.is_secure { format!("{HOST_PREFIX}{name}") } else { name.to_owned() }
     }

@@ -260,8 +260,8 @@ pub const ISSUER_KEYS_REFETCH_INTERVAL: Duration = Duration::from_secs(30);
 pub const ISSUERS_CACHED_MAX: usize = 256;
 /// Requests to all issuers at once.
 pub const ISSUER_REQUESTS_MAX: usize = 32;
-/// Requests to one issuer at once: one that hangs leaves room for the others.
-pub const ISSUER_REQUESTS_EACH_MAX: usize = 8;
+/// Requests to the issuers of one tenant at once: those that hang leave room for the others.
+pub const ISSUER_REQUESTS_OF_TENANT_MAX: usize = 8;
 /// How far an issuer's clock may be from ours.
 pub const ISSUER_CLOCK_SKEW: Duration = Duration::from_secs(60);
 /// How long signing in may take: a forgotten password and a second factor.
@@ -281,6 +281,11 @@ pub const LOGIN_KEY_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 pub const SESSIONS_PER_USER_MAX: usize = 20;
 /// How long keys by signing in are still listed after their end: for whoever asks what they were.
 pub const SIGN_IN_KEYS_KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+// Erasing.
+
+/// Pauses between two tries to go on with an erasure that something stands in the way of: the first, and the longest.
+pub const ERASURE_PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 // Exports.
 
@@ -374,7 +379,7 @@ const _: () = {
         SOURCE_ARCHIVE_BYTES_MAX as u64 <= REQUEST_BODY_TIMEOUT.as_secs() * 125_000,
         "an archive comes in at 1 Mbit/s"
     );
-    assert!(ISSUER_REQUESTS_EACH_MAX * 2 <= ISSUER_REQUESTS_MAX, "one issuer leaves room for others");
+    assert!(ISSUER_REQUESTS_OF_TENANT_MAX * 2 <= ISSUER_REQUESTS_MAX, "one tenant leaves room for others");
     assert!(SESSION_IDLE_MAX.as_secs() <= SESSION_LIFETIME.as_secs());
     assert!(KEY_LAST_USED_INTERVAL.as_secs() * 10 <= SESSION_IDLE_MAX.as_secs(), "a session in use never looks idle");
     assert!(BLOB_PART_BYTES >= 5 * MIB, "S3 takes no smaller part but the last");

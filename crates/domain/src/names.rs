@@ -100,6 +100,7 @@ impl FromStr for Label {
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let text = text.trim();
         let printable = !text.is_empty() && text.len() <= LABEL_BYTES_MAX && !text.chars().any(char::is_control);
+        // What misleads is refused where a name is given; one that is stored stays.
         if printable {
             Ok(Self(text.to_owned()))
         } else {
@@ -109,6 +110,17 @@ impl FromStr for Label {
 }
 
 serde_by_text!(Label);
+
+/// Whether a text may read otherwise than it is: it holds letters that turn the direction of others, or that nobody
+/// sees. Joiners are not among them, which scripts and emoji need.
+#[must_use]
+pub fn misleads(text: &str) -> bool {
+    text.chars().any(|letter| {
+        matches!(letter,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+    })
+}
 
 /// A model's name as a client sends it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -208,6 +220,21 @@ mod tests {
             ("a\u{1b}[31m", None),
         ] {
             assert_eq!(text.parse::<Label>().ok().as_ref().map(Label::as_str), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_reads_otherwise_than_it_is_misleads() {
+        for (text, expected) in [
+            ("Jo's editor", false),
+            ("名前 🧑\u{200d}💻 نامه\u{200c}ها", false),
+            ("\u{202e}gpj.exe", true),
+            ("a\u{2066}b", true),
+            ("\u{200b}", true),
+            ("\u{feff}x", true),
+            ("two\u{2028}lines", true),
+        ] {
+            assert_eq!(misleads(text), expected, "{text:?}");
         }
     }
 

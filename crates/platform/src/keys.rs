@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use atelier_access::{Caller, Granted, KeyOwner, right};
+use atelier_domain::names::misleads;
 use atelier_domain::{KeyId, Label, ProjectId, Role, Scopes, Timestamp, limits};
 use atelier_store::{CreatedKey, KeyChange, KeyQuery, KeySummary, NewKey};
 
@@ -57,7 +58,7 @@ impl Platform {
             name: make.name.as_deref().map(label).transpose()?,
             rights: grant.hand_out(make.role, make.scopes)?,
             project: make.project,
-            owner: make.owner,
+            owner: make.owner.or_else(|| answers_for(make.role, caller)),
             expires_at: make.lifetime.map(|lifetime| self.end_of(lifetime)).transpose()?,
         };
         Ok(self.store().create_key(&grant, new).await?)
@@ -99,11 +100,14 @@ impl Platform {
             (None, None) => None,
             (role, scopes) => Some(grant.hand_out(role.unwrap_or(present.role), scopes.unwrap_or(present.scopes))?),
         };
-        let change = KeyChange {
-            name: change.name.as_deref().map(label).transpose()?,
-            rights,
-            expires_at: change.lifetime.map(|lifetime| self.end_of(lifetime)).transpose()?,
-        };
+        let expires_at = change.lifetime.map(|lifetime| self.end_of(lifetime)).transpose()?;
+        if expires_at.is_some() && present.expires_at < expires_at && present.expires_at.is_some() {
+            // To let a key live on is to hand it out once more.
+            grant.hand_out(present.role, present.scopes)?;
+        }
+        let owner = change.role.and_then(|role| answers_for(role, caller)).filter(|_| present.owner.is_none());
+        let name = change.name.as_deref().map(label).transpose()?;
+        let change = KeyChange { name, rights, expires_at, owner };
         Ok(self.store().update_key(&grant, key, change).await?)
     }
 
@@ -128,6 +132,11 @@ impl Platform {
     }
 }
 
+/// Who holds an admin's key for whom nobody is named: the person who makes it, so that it ends when that person goes.
+fn answers_for(role: Role, caller: &Caller) -> Option<KeyOwner> {
+    caller.owner().filter(|_| role == Role::Admin)
+}
+
 fn admin_in_project() -> PlatformError {
     let message = "An admin manages the whole organization: its key belongs to no project.";
     PlatformError::invalid(message, "role", "invalid_value")
@@ -143,6 +152,10 @@ pub(crate) fn keys_of(caller: &Caller) -> Result<Granted<right::ManageKeys>, Pla
 }
 
 pub(crate) fn label(text: &str) -> Result<Label, PlatformError> {
+    if misleads(text) {
+        let message = "A name has no letters that are not seen or that turn the direction of others.";
+        return Err(PlatformError::invalid(message, "name", "invalid_value"));
+    }
     text.parse().map_err(|error: atelier_domain::ParseError| {
         PlatformError::invalid(format!("{error}."), "name", "invalid_value")
     })

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use atelier_access::{ApiKey, Caller};
-use atelier_domain::{Digest, SystemClock, limits};
+use atelier_domain::{Digest, SystemClock, TenantId, limits};
 use atelier_engine::{Engine, EngineOptions};
 use atelier_model::{Compute, LoadOptions, Model, Tier, WeightFormat};
 use atelier_store::{BlobOptions, DatabaseOptions, KeyRotation, OpenOptions, RootKeyOptions, Store, StoreError};
@@ -102,13 +102,15 @@ pub async fn inspect_root_key(
 ///
 /// # Errors
 /// When one does; when the root key is not there, or another one; when a new one can be kept nowhere.
+///
+/// Gives the tenants whose data is still to be sealed anew, by the next start that finds their bucket.
 pub async fn rotate_keys(
     data: PathBuf,
     database: DatabaseOptions,
     blobs: BlobOptions,
     root_key: RootKeyOptions,
     rotation: &KeyRotation,
-) -> Result<(), PlatformError> {
+) -> Result<Vec<TenantId>, PlatformError> {
     let clock = Arc::new(SystemClock);
     let options = OpenOptions { folder: data, database, blobs, root_key, erasure_log: None, clock };
     atelier_store::rotate_keys(options, rotation).await.map_err(PlatformError::at_start)

@@ -1,6 +1,7 @@
 //! How people come in: to their tenant's issuer and back, with a browser, or with a browser for a program.
 
 use atelier_access::{Caller, Granted, KeyOwner, right};
+use atelier_domain::names::misleads;
 use atelier_domain::{Email, Label, TenantId, TenantName};
 use atelier_signon::{ClientSecret, Identity, IssuerClient, Pending, SignOnError};
 use atelier_store::{SignInRefused, SignOnClient, StoreError, TenantRecord, UserRecord, Vouched};
@@ -141,7 +142,7 @@ impl Platform {
         let finds = Caller::system("sign-on").grant(right::FindSignOn)?;
         let tenant = self.store().find_sign_on(&finds, &name).await?.ok_or_else(nobody_signs_in)?;
         let grant = finds.narrow(right::SignIn { tenant })?;
-        let client = client_of(self.store().sign_on_client(&grant).await?);
+        let client = client_of(tenant, self.store().sign_on_client(&grant).await?);
         let service = self.sign_on().client().map_err(fault)?;
         let begun = service.begin(&client, &begin.redirect_uri, self.store().now()).await.map_err(fault)?;
         let kept = Kept { pending: begun.pending, return_to: begin.return_to, program: begin.program };
@@ -188,7 +189,7 @@ impl Platform {
     ) -> Result<SignedIn, PlatformError> {
         let client = match self.store().sign_on_client(grant).await {
             Err(StoreError::NotFound { .. }) => return Err(refused(SignInRefused::Changed)),
-            client => client_of(client?),
+            client => client_of(grant.tenant(), client?),
         };
         let service = self.sign_on().client().map_err(fault)?;
         let now = self.store().now();
@@ -284,9 +285,10 @@ fn nobody_signs_in() -> PlatformError {
     PlatformError::NotFound { message: message.to_owned(), code: "sign_on_not_found" }
 }
 
-fn client_of(known: SignOnClient) -> IssuerClient {
+fn client_of(tenant: TenantId, known: SignOnClient) -> IssuerClient {
     let SignOnClient { record, secret } = known;
-    IssuerClient { issuer: record.issuer, client_id: record.client_id, secret: secret.map(ClientSecret::new) }
+    let secret = secret.map(ClientSecret::new);
+    IssuerClient { tenant, issuer: record.issuer, client_id: record.client_id, secret }
 }
 
 fn vouched(client: IssuerClient, identity: Identity) -> Result<Vouched, PlatformError> {
@@ -295,7 +297,7 @@ fn vouched(client: IssuerClient, identity: Identity) -> Result<Vouched, Platform
                        domain. Have it changed there.";
         PlatformError::SignIn { message: message.to_owned(), code: "email_refused" }
     })?;
-    let name: Option<Label> = identity.name.and_then(|name| name.parse().ok());
+    let name: Option<Label> = identity.name.filter(|name| !misleads(name)).and_then(|name| name.parse().ok());
     Ok(Vouched { issuer: client.issuer, client_id: client.client_id, subject: identity.subject, email, name })
 }
 

@@ -126,10 +126,11 @@ impl Platform {
     /// # Errors
     /// When the caller may not.
     pub async fn check_sign_on(&self, caller: &Caller) -> Result<Option<String>, PlatformError> {
-        let Some(record) = self.store().sign_on(&reads(caller)?).await? else {
+        let grant = reads(caller)?;
+        let Some(record) = self.store().sign_on(&grant).await? else {
             return Ok(Some("No issuer is set: nobody signs in. Set one.".to_owned()));
         };
-        let checked = async { self.sign_on().client()?.check(&record.issuer).await }.await;
+        let checked = async { self.sign_on().client()?.check(grant.tenant(), &record.issuer).await }.await;
         Ok(checked.err().map(|error| sentence(&error)))
     }
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use atelier_access::{Caller, Granted, right};
+use atelier_domain::names::misleads;
 use atelier_domain::{SourceId, limits};
 use atelier_store::{NewSource, SourceOrigin, SourceRecord};
 use bytes::Bytes;
@@ -102,9 +103,10 @@ impl Platform {
 
 fn source_name(name: &str) -> Result<String, PlatformError> {
     let name = name.trim();
-    if name.is_empty() || name.len() > limits::SOURCE_NAME_BYTES_MAX || name.chars().any(char::is_control) {
+    let misleads = name.chars().any(char::is_control) || misleads(name);
+    if name.is_empty() || name.len() > limits::SOURCE_NAME_BYTES_MAX || misleads {
         let message = format!(
-            "A source's name must have 1 to {} bytes and no control characters.",
+            "A source's name must have 1 to {} bytes and no letters that control, or that nobody sees.",
             limits::SOURCE_NAME_BYTES_MAX
         );
         return Err(PlatformError::invalid(message, "name", "invalid_value"));

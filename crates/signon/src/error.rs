@@ -51,8 +51,8 @@ pub enum SignOnError {
         /// What it calls itself, as far as it is fit to be shown.
         named: String,
     },
-    /// Too many people sign in there at once.
-    #[error("too many sign-ins with that issuer at once")]
+    /// Too many people of the tenant sign in at once, or too many of all tenants.
+    #[error("too many sign-ins at once")]
     Busy,
     /// The answer does not belong to a sign-in that this browser began, or that one began too long ago.
     #[error("the answer belongs to no sign-in that this browser began, or came too late")]

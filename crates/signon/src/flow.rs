@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use atelier_domain::Timestamp;
 use atelier_domain::limits::{ISSUER_ANSWER_BYTES_MAX, SIGN_IN_TIME_MAX};
+use atelier_domain::{TenantId, Timestamp};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use ring::digest;
@@ -17,7 +17,7 @@ use crate::crypto;
 use crate::discovery::{Discovered, SecretIn};
 use crate::error::{PersonFault, SignOnError};
 use crate::fetch::{Fetched, Fetcher};
-use crate::issuers::{Issuer, Issuers};
+use crate::issuers::{Issuer, Issuers, Places};
 use crate::keys::KeySet;
 use crate::token::{Expected, Identity, Profile, Signed};
 
@@ -33,6 +33,8 @@ const USERINFO: &str = "userinfo";
 /// Who Atelier is to an issuer.
 #[derive(Debug, Clone)]
 pub struct IssuerClient {
+    /// Whose issuer it is.
+    pub tenant: TenantId,
     /// The issuer, as it calls itself.
     pub issuer: String,
     /// Its name for Atelier.
@@ -135,6 +137,7 @@ struct TokenError {
 pub struct SignOn {
     fetcher: Fetcher,
     issuers: Issuers,
+    places: Places,
 }
 
 impl SignOn {
@@ -144,7 +147,7 @@ impl SignOn {
     /// [`SignOnError::Unreachable`] when the system has no certificates to trust.
     pub fn new(reach: Reach) -> Result<Self, SignOnError> {
         crypto::install();
-        Ok(Self { fetcher: Fetcher::new(reach)?, issuers: Issuers::default() })
+        Ok(Self { fetcher: Fetcher::new(reach)?, issuers: Issuers::default(), places: Places::default() })
     }
 
     /// How far calls go.
@@ -153,14 +156,14 @@ impl SignOn {
         self.fetcher.reach()
     }
 
-    /// Whether an issuer is there and says of itself what it must; asks it anew.
+    /// Whether a tenant's issuer is there and says of itself what it must; asks it anew.
     ///
     /// # Errors
     /// What is wrong with it.
-    pub async fn check(&self, issuer: &str) -> Result<(), SignOnError> {
+    pub async fn check(&self, tenant: TenantId, issuer: &str) -> Result<(), SignOnError> {
+        let _place = self.places.enter(tenant)?;
         self.issuers.forget(issuer);
         let issuer = self.issuers.get(issuer);
-        let _place = issuer.enter()?;
         let document = issuer.document(&self.fetcher).await?;
         KeySet::fetch(&self.fetcher, &document.keys).await.map(|_| ())
     }
@@ -170,8 +173,8 @@ impl SignOn {
     /// # Errors
     /// What is wrong with the issuer.
     pub async fn begin(&self, client: &IssuerClient, redirect_uri: &str, now: Timestamp) -> Result<Begun, SignOnError> {
+        let _place = self.places.enter(client.tenant)?;
         let issuer = self.issuers.get(&client.issuer);
-        let _place = issuer.enter()?;
         let document = issuer.document(&self.fetcher).await?;
         let (state, nonce, verifier) = (random_text()?, random_text()?, random_text()?);
         let mut url = document.authorization.clone();
@@ -214,8 +217,8 @@ impl SignOn {
         if !(is_its_answer && is_in_time && is_its_client) {
             return Err(SignOnError::NotBegun);
         }
+        let _place = self.places.enter(client.tenant)?;
         let issuer = self.issuers.get(&client.issuer);
-        let _place = issuer.enter()?;
         let document = issuer.document(&self.fetcher).await?;
         match &answer.issuer {
             Some(named) if *named != client.issuer => return Err(SignOnError::AnswerOfOther),
@@ -368,8 +371,12 @@ mod tests {
 
     #[test]
     fn nothing_secret_is_printed() {
-        let client =
-            IssuerClient { issuer: "i".into(), client_id: "c".into(), secret: Some(ClientSecret::new("hush".into())) };
+        let client = IssuerClient {
+            tenant: TenantId::generate(Timestamp::from_seconds(1), [1; 10]),
+            issuer: "i".into(),
+            client_id: "c".into(),
+            secret: Some(ClientSecret::new("hush".into())),
+        };
         let pending = Pending {
             issuer: String::new(),
             client_id: String::new(),

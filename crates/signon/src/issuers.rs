@@ -1,14 +1,16 @@
-//! What is remembered of issuers: document and keys, for a while.
+//! What is remembered of issuers, document and keys, for a while; and how many of its issuers' answers a tenant waits for.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use atelier_domain::TenantId;
 use atelier_domain::limits::{
-    ISSUER_CACHE_TIME, ISSUER_KEYS_REFETCH_INTERVAL, ISSUER_REQUESTS_EACH_MAX, ISSUERS_CACHED_MAX,
+    ISSUER_CACHE_TIME, ISSUER_KEYS_REFETCH_INTERVAL, ISSUER_REQUESTS_OF_TENANT_MAX as TENANT_REQUESTS_MAX,
+    ISSUERS_CACHED_MAX,
 };
 use jsonwebtoken::DecodingKey;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::discovery::{Discovered, discover};
@@ -28,7 +30,23 @@ pub(crate) struct Issuer {
     /// Who comes while another fetches waits for what that one gets.
     document: tokio::sync::Mutex<Option<(Instant, Arc<Discovered>)>>,
     keys: tokio::sync::Mutex<Option<(Instant, KeySet)>>,
-    places: Semaphore,
+}
+
+/// Places among those who wait for an issuer's answer, so many for each tenant: a tenant names as many issuers as it
+/// likes, and those that hang leave room for the others' all the same.
+#[derive(Debug, Default)]
+pub(crate) struct Places(Mutex<HashMap<TenantId, Arc<Semaphore>>>);
+
+impl Places {
+    /// A place, until it is dropped.
+    pub(crate) fn enter(&self, tenant: TenantId) -> Result<OwnedSemaphorePermit, SignOnError> {
+        let mut known = self.0.lock();
+        if known.len() >= ISSUERS_CACHED_MAX && !known.contains_key(&tenant) {
+            known.retain(|_, places| places.available_permits() < TENANT_REQUESTS_MAX);
+        }
+        let places = known.entry(tenant).or_insert_with(|| Arc::new(Semaphore::new(TENANT_REQUESTS_MAX)));
+        Arc::clone(places).try_acquire_owned().map_err(|_| SignOnError::Busy)
+    }
 }
 
 impl Issuers {
@@ -53,17 +71,7 @@ impl Issuers {
 
 impl Issuer {
     fn new(name: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            document: tokio::sync::Mutex::default(),
-            keys: tokio::sync::Mutex::default(),
-            places: Semaphore::new(ISSUER_REQUESTS_EACH_MAX),
-        }
-    }
-
-    /// A place among those who ask this issuer something.
-    pub(crate) fn enter(&self) -> Result<SemaphorePermit<'_>, SignOnError> {
-        self.places.try_acquire().map_err(|_| SignOnError::Busy)
+        Self { name: name.to_owned(), document: tokio::sync::Mutex::default(), keys: tokio::sync::Mutex::default() }
     }
 
     /// What the issuer says of itself, at most [`ISSUER_CACHE_TIME`] ago.
@@ -96,5 +104,26 @@ impl Issuer {
         let found = find(&fresh);
         *keys = Some((Instant::now(), fresh));
         found.ok_or_else(|| TokenFault::UnknownKey.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use atelier_domain::Timestamp;
+
+    #[test]
+    fn a_tenant_takes_its_own_places_only_whatever_it_asks() {
+        let tenant = |number: u8| TenantId::generate(Timestamp::from_seconds(1), [number; 10]);
+        let places = Places::default();
+        let taken: Vec<_> = (0..TENANT_REQUESTS_MAX).map(|_| places.enter(tenant(1)).unwrap()).collect();
+        assert!(matches!(places.enter(tenant(1)), Err(SignOnError::Busy)));
+        for number in 2..=u8::MAX {
+            drop(places.enter(tenant(number)).unwrap());
+        }
+        assert!(places.0.lock().len() <= ISSUERS_CACHED_MAX);
+        assert!(places.enter(tenant(1)).is_err(), "what is taken is remembered");
+        drop(taken);
+        assert!(places.enter(tenant(1)).is_ok());
     }
 }

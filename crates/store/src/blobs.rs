@@ -63,7 +63,7 @@ impl Store {
 pub(crate) struct Blobs {
     places: BlobPlaces,
     /// Held by a move of blobs where there is no server of databases that several work on.
-    moving: tokio::sync::Mutex<()>,
+    pub(crate) moving: tokio::sync::Mutex<()>,
 }
 
 /// What became of a blob that was to be sealed with the newest key.
@@ -170,12 +170,10 @@ impl Blobs {
     /// Removes everything of a tenant that is no more, wherever it may be. The erasure log may name a bucket that no row
     /// knows any more.
     pub(crate) async fn delete_all(&self, tenant: TenantId, logged: Option<&BucketName>) -> Result<(), StoreError> {
+        // Whoever is putting something there is waited for; nobody begins to any more, since the tenant is not found.
+        *self.places.pause(tenant).await = None;
         for place in self.places.of_erased(tenant, logged).await? {
-            match place.clear(tenant).await {
-                // Whoever removed the bucket removed what was in it.
-                Err(error) if s3::is_no_bucket(&error) && !self.places.is_home(&place) => {}
-                cleared => cleared?,
-            }
+            self.places.clear(&place, tenant).await?;
         }
         Ok(())
     }

@@ -9,10 +9,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 use atelier_access::Granted;
 use atelier_access::right::{ListTenants, ManageTenant};
-use atelier_domain::limits::PAGE_ROWS_MAX;
+use atelier_domain::limits::{ERASURE_PAUSES, PAGE_ROWS_MAX};
 use atelier_domain::{BucketName, TenantId, Timestamp};
 use serde_json::json;
 
@@ -21,6 +22,7 @@ use crate::audit::events::{DELETE_TENANT, ERASE_AGAIN};
 use crate::error::StoreError;
 use crate::key_cache::announce;
 use crate::open::Store;
+use crate::places::unless_away;
 use crate::private_files::{self, sync_folder_of};
 use crate::sql::{Database, Row, Transaction, values};
 
@@ -115,8 +117,16 @@ impl Store {
     /// does the trail of what was done to the tenant.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] when it is erased already. When something could not be removed, the next start does.
+    /// [`StoreError::NotFound`] when it is erased already. When something could not be removed, it is tried again and
+    /// again, by this server and by the next start.
     pub async fn delete_tenant(&self, grant: &Granted<ManageTenant>) -> Result<Erasure, StoreError> {
+        let (store, grant) = (self.clone(), grant.clone());
+        // In a task of its own: whoever asked may go away, and what was decided is done.
+        let erased = tokio::spawn(async move { store.delete_tenant_alone(&grant).await }).await;
+        erased.map_err(|_| StoreError::ShuttingDown)?
+    }
+
+    async fn delete_tenant_alone(&self, grant: &Granted<ManageTenant>) -> Result<Erasure, StoreError> {
         let (tenant, now) = (grant.tenant(), self.now());
         let mut transaction = self.control_for(tenant).begin().await?;
         self.living_tenant(&mut transaction, tenant).await?;
@@ -124,7 +134,35 @@ impl Store {
         let recorded = self.record_administration(&mut transaction, grant, DELETE_TENANT.of(tenant, json!({}))).await?;
         self.commit(transaction, recorded).await?;
         self.inner.keys.forget_all();
-        self.erase(tenant).await
+        let erased = self.erase(tenant).await;
+        if erased.is_err() {
+            self.erase_later(tenant);
+        }
+        erased
+    }
+
+    /// Goes on with an erasure that something stood in the way of, until it is done or the store is closed.
+    fn erase_later(&self, tenant: TenantId) {
+        let inner = Arc::downgrade(&self.inner);
+        tokio::spawn(async move {
+            let (mut pause, longest) = ERASURE_PAUSES;
+            loop {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(longest);
+                let Some(inner) = inner.upgrade() else { return };
+                match (Self { inner }).erase(tenant).await {
+                    Ok(_) => {
+                        tracing::info!(%tenant, "erased what was still there");
+                        return;
+                    }
+                    Err(StoreError::ShuttingDown) => return,
+                    Err(error) => {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::error!(%tenant, error, "what was to be erased is still there");
+                    }
+                }
+            }
+        });
     }
 
     /// The certificates of erased tenants, newest first, older than that of `after` if there is one.
@@ -151,7 +189,7 @@ impl Store {
         const ALIVE: &str = "SELECT id FROM tenants WHERE id = $1 AND deleted_at IS NULL";
         for row in self.control().fetch_all(CUT_SHORT, values![]).await? {
             let tenant = row.parsed("id")?;
-            put_off(tenant, self.erase(tenant).await.map(|_| ()))?;
+            self.erase_now_or_later(tenant).await?;
         }
         for (tenant, bucket) in read_log(&self.inner.erasure_log)? {
             if self.control().fetch_optional(ALIVE, values![tenant]).await?.is_some() {
@@ -159,13 +197,21 @@ impl Store {
                 decide(&mut transaction, tenant, &Self::system().to_string(), self.now()).await?;
                 let recorded = self.record_own(&mut transaction, ERASE_AGAIN.of(tenant, json!({}))).await?;
                 self.commit(transaction, recorded).await?;
-                put_off(tenant, self.erase(tenant).await.map(|_| ()))?;
+                self.erase_now_or_later(tenant).await?;
                 tracing::warn!(%tenant, "erased again a tenant that was in a backup from before");
             } else {
                 // Its rows were not restored; files may have been.
                 self.inner.tenants.remove_litter(tenant)?;
-                put_off(tenant, self.inner.blobs.delete_all(tenant, bucket.as_ref()).await)?;
+                unless_away(tenant, self.inner.blobs.delete_all(tenant, bucket.as_ref()).await)?;
             }
+        }
+        Ok(())
+    }
+
+    /// A bucket that does not answer keeps nobody else from being served.
+    async fn erase_now_or_later(&self, tenant: TenantId) -> Result<(), StoreError> {
+        if unless_away(tenant, self.erase(tenant).await)?.is_none() {
+            self.erase_later(tenant);
         }
         Ok(())
     }
@@ -177,6 +223,8 @@ impl Store {
         const COMPLETE: &str = "UPDATE erasures SET completed_at = $2 WHERE tenant_id = $1 AND completed_at IS NULL";
         const READ: &str = "SELECT tenant_id, requested_by, requested_at, removed, completed_at FROM erasures
             WHERE tenant_id = $1";
+        // A move would make places anew, and leave one that nothing names.
+        let _still = self.without_moves().await;
         let bucket = self.bucket_of_erased(tenant).await?;
         append_log(&self.inner.erasure_log, tenant, bucket.as_ref())?;
         self.count(tenant).await?;
@@ -258,17 +306,6 @@ impl Store {
         transaction.execute(BEGUN, values![tenant, by, now]).await?;
         transaction.execute(SET, values![tenant, &json!(removed)]).await?;
         transaction.commit(Unrecorded::Place.permit()).await
-    }
-}
-
-/// A bucket of one tenant's own that does not answer keeps nobody else from being served: the next start tries again.
-fn put_off(tenant: TenantId, erased: Result<(), StoreError>) -> Result<(), StoreError> {
-    match erased {
-        Err(StoreError::BlobsUnreachable { source }) => {
-            tracing::error!(%tenant, error = &*source as &dyn std::error::Error, "what was to be erased is still there");
-            Ok(())
-        }
-        erased => erased,
     }
 }
 
@@ -378,5 +415,20 @@ mod tests {
         assert_eq!(read_log(&path).unwrap().len(), 3);
         fs::write(&path, format!("nonsense\n{text}")).unwrap();
         assert!(matches!(read_log(&path), Err(StoreError::Corrupt { .. })));
+    }
+
+    /// A worker that is late, or a client that sends slowly: it had the keys before.
+    #[tokio::test]
+    async fn nothing_is_put_where_an_erased_tenant_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, tenant, operator) = crate::rotation::tests::with_tenant_and_operator(folder.path()).await;
+        let keys = store.data_keys(tenant).await.unwrap();
+        let source = atelier_domain::SourceId::generate(Timestamp::from_seconds(1), [1; 10]);
+        store.inner.blobs.put_source(&keys, source, bytes::Bytes::from_static(b"before")).await.unwrap();
+        store.delete_tenant(&operator.grant(ManageTenant { tenant }).unwrap()).await.unwrap();
+        let late = store.inner.blobs.put_source(&keys, source, bytes::Bytes::from_static(b"late")).await;
+        assert!(matches!(late, Err(StoreError::NotFound { .. })), "{late:?}");
+        let prefix = folder.path().join("blobs").join(tenant.hex());
+        assert!(!prefix.exists() || fs::read_dir(prefix).unwrap().next().is_none());
     }
 }

@@ -6,7 +6,7 @@ use atelier_access::{
     ApiKey, Caller, Denied, Granted, KeyKind, KeyOwner, KeyPurpose, KeyRecord, KeyRights, PublicId, verify,
 };
 use atelier_domain::limits::{KEYS_PER_TENANT_MAX, PAGE_ROWS_MAX, SESSION_IDLE_MAX};
-use atelier_domain::{KeyId, Label, ProjectId, Role, Scope, Scopes, TenantId, Timestamp};
+use atelier_domain::{KeyId, Label, ProjectId, Role, Scope, Scopes, ServiceAccountId, TenantId, Timestamp, UserId};
 use serde_json::{Value as Json, json};
 
 use crate::audit::events::{BOOTSTRAP, CREATE_KEY, REPLACE_OPERATOR_KEY, REVOKE_KEY, ROTATE_KEY, UPDATE_KEY};
@@ -78,6 +78,8 @@ pub struct KeyChange {
     pub rights: Option<KeyRights>,
     /// When it ends by itself.
     pub expires_at: Option<Timestamp>,
+    /// Who holds it from now on, where that was not known.
+    pub owner: Option<KeyOwner>,
 }
 
 /// Which of a tenant's keys to list.
@@ -290,35 +292,41 @@ impl Store {
     /// Changes a living key; what it may no longer do, it may no longer do within a second, everywhere.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] when the tenant has no such key, it is revoked or came by signing in; [`Denied::Exceeds`] when it would go
-    /// beyond what its holder is.
+    /// [`StoreError::NotFound`] when the tenant has no such key, it is revoked, past its time or came by signing in;
+    /// [`Denied::Exceeds`] when it would go beyond what its holder is.
     pub async fn update_key(
         &self,
         grant: &Granted<ManageKeys>,
         key: KeyId,
         change: KeyChange,
     ) -> Result<KeySummary, StoreError> {
-        const SQL: &str = "UPDATE keys SET name = $3, role = $4, scopes = $5, expires_at = $6, project_id = $7
-            WHERE tenant_id = $1 AND id = $2 AND purpose = 'key' AND revoked_at IS NULL";
+        const SQL: &str = "UPDATE keys SET name = $3, role = $4, scopes = $5, expires_at = $6, project_id = $7,
+            user_id = $8, service_account_id = $9 WHERE tenant_id = $1 AND id = $2 AND purpose = 'key'
+            AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $10)";
         let tenant = grant.tenant();
         let mut transaction = self.control_for(tenant).begin().await?;
         let row = transaction.fetch_optional(READ, values![tenant, key]).await?.ok_or(NOT_FOUND)?;
         let before = summary_of(&row)?;
         let role = change.rights.map_or(before.role, KeyRights::role);
         let project = belonging::project_for(tenant, role, before.project);
-        if role != before.role {
-            belonging::check(&mut transaction, tenant, role, project, before.owner).await?;
+        let owner = before.owner.or(change.owner);
+        if role != before.role || owner != before.owner {
+            belonging::check(&mut transaction, tenant, role, project, owner).await?;
         }
         let after = KeySummary {
             name: change.name.or(before.name),
             role,
             project,
+            owner,
             scopes: change.rights.map_or(before.scopes, KeyRights::scopes),
             expires_at: change.expires_at.or(before.expires_at),
             ..before
         };
         let scopes = stored_scopes(after.scopes);
-        let values = values![tenant, key, after.name.as_ref(), after.role, scopes, after.expires_at, after.project];
+        let (user, account) = holders(after.owner);
+        let (name, now) = (after.name.as_ref(), self.now());
+        let values =
+            values![tenant, key, name, after.role, scopes, after.expires_at, after.project, user, account, now];
         if transaction.execute(SQL, values).await? == 0 {
             return Err(NOT_FOUND);
         }
@@ -379,11 +387,7 @@ impl Store {
         let kind = if row.purpose == KeyPurpose::Session { KeyKind::Session } else { KeyKind::of(row.role) };
         let key = ApiKey::generate(kind, random_bytes::<KEY_RANDOM_BYTES>()?);
         let id = KeyId::generate(now, random_bytes()?);
-        let (user, account) = match row.owner {
-            Some(KeyOwner::User(user)) => (Some(user), None),
-            Some(KeyOwner::ServiceAccount(account)) => (None, Some(account)),
-            None => (None, None),
-        };
+        let (user, account) = holders(row.owner);
         let hash = key.secret_hash(&self.inner.pepper);
         let values = values![
             id,
@@ -446,6 +450,15 @@ impl Store {
         let record = record_of(row)?;
         self.inner.keys.remember(generation, record.clone(), row.optional_time("last_used_at")?);
         Ok(Some(record))
+    }
+}
+
+/// The columns that say who holds a key.
+fn holders(owner: Option<KeyOwner>) -> (Option<UserId>, Option<ServiceAccountId>) {
+    match owner {
+        Some(KeyOwner::User(user)) => (Some(user), None),
+        Some(KeyOwner::ServiceAccount(account)) => (None, Some(account)),
+        None => (None, None),
     }
 }
 

@@ -35,6 +35,9 @@ impl Store {
     }
 
     async fn move_alone(&self, grant: &Granted<ManageTenant>, to: Separation) -> Result<TenantRecord, StoreError> {
+        let _turn = self.without_moves().await;
+        // Not before it is this one's turn: a move that was asked for twice would take the place that the first has made
+        // for one that is left over.
         let before = self.read_tenant(grant.tenant()).await?;
         if before.separation == to {
             return Ok(before);
@@ -42,7 +45,6 @@ impl Store {
         let Some(side) = self.inner.server.as_ref().filter(|_| to != Separation::File) else {
             return Err(StoreError::UnsupportedSeparation { separation: to });
         };
-        let _turn = side.moving.lock().await;
         // Another server would go on writing to the old place.
         if !side.hold.take_alone().await? {
             return Err(StoreError::OthersAtWork);
@@ -137,15 +139,20 @@ impl Store {
     }
 
     async fn remove_leftover(&self, tenant: TenantId) -> Result<(), StoreError> {
-        const SQL: &str = "SELECT leftover FROM tenants WHERE id = $1 AND leftover IS NOT NULL";
+        // The place where the tenant is is never left over, whatever stands there.
+        const SQL: &str =
+            "SELECT leftover FROM tenants WHERE id = $1 AND leftover IS NOT NULL AND leftover <> separation";
         let Some(row) = self.control_for(tenant).fetch_optional(SQL, values![tenant]).await? else { return Ok(()) };
         self.inner.tenants.discard(tenant, row.parsed("leftover")?).await?;
         self.set_leftover(tenant, None).await
     }
 
     async fn set_leftover(&self, tenant: TenantId, place: Option<Separation>) -> Result<(), StoreError> {
+        const SQL: &str = "UPDATE tenants SET leftover = $2 WHERE id = $1 AND COALESCE(separation <> $2, TRUE)";
         let mut transaction = self.control_for(tenant).begin().await?;
-        transaction.execute("UPDATE tenants SET leftover = $2 WHERE id = $1", values![tenant, place]).await?;
+        if transaction.execute(SQL, values![tenant, place]).await? == 0 {
+            return Err(StoreError::NotFound { what: "tenant" });
+        }
         transaction.commit(Unrecorded::Place.permit()).await
     }
 }

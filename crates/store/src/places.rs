@@ -218,6 +218,18 @@ pub(crate) fn unless_damaged<T>(tenant: TenantId, result: Result<T, StoreError>)
     }
 }
 
+/// What a tenant's bucket that does not answer is to the others: nothing. It is named in the log, and what was to be done
+/// there is done by the next start.
+pub(crate) fn unless_away<T>(tenant: TenantId, result: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+    match result {
+        Err(error @ StoreError::BlobsUnreachable { .. }) => {
+            tracing::error!(%tenant, error = &error as &dyn std::error::Error, "a tenant's blobs are put off");
+            Ok(None)
+        }
+        result => result.map(Some),
+    }
+}
+
 /// What could not be made was not removed either: nobody's, and in nobody's way.
 fn left_over(tenant: TenantId, removed: Result<(), StoreError>) {
     if let Err(error) = removed {

@@ -6,12 +6,14 @@
 
 use std::path::PathBuf;
 
+use atelier_domain::TenantId;
 use serde_json::json;
 
 use crate::audit::events::ROTATE_ROOT_KEY;
 use crate::data_keys;
 use crate::error::StoreError;
 use crate::open::{OpenOptions, Store};
+use crate::places::unless_away;
 use crate::root_key::{self, RootKey};
 
 /// What is to change.
@@ -27,11 +29,14 @@ pub struct KeyRotation {
 /// Changes keys. Killed at any moment, it leaves data that the next start reads: with the old root key, or with the new
 /// one, which it finds by itself when it is in the old one's place or beside it.
 ///
+/// Gives the tenants whose data still needs their old data keys, because their bucket does not answer: those keys stay,
+/// wrapped with the new root key, and the next start that finds the bucket seals the data anew and destroys them.
+///
 /// # Errors
 /// What [`Store::open`] says; [`StoreError::OthersAtWork`] when a server runs on the database;
 /// [`StoreError::RootKeyMissing`] or [`StoreError::RootKeyMalformed`] of the new key;
 /// [`StoreError::NoPlaceForRootKey`] when the old key is in no file and no new one is named.
-pub async fn rotate_keys(options: OpenOptions, rotation: &KeyRotation) -> Result<(), StoreError> {
+pub async fn rotate_keys(options: OpenOptions, rotation: &KeyRotation) -> Result<Vec<TenantId>, StoreError> {
     let file = options.root_key.file(&options.folder);
     let given = match &rotation.next {
         Some(next) => Some(root_key::read_file(next)?.ok_or_else(|| missing(next))?),
@@ -54,17 +59,20 @@ impl Store {
         given: Option<RootKey>,
         file: Option<PathBuf>,
         with_data_keys: bool,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Vec<TenantId>, StoreError> {
         if let Some(side) = &self.inner.server
             && !side.hold.take_alone().await?
         {
             return Err(StoreError::OthersAtWork);
         }
         // The data first: its keys are wrapped with the root key that this store was opened with.
+        let mut put_off = Vec::new();
         if with_data_keys {
             for tenant in self.living_tenant_ids().await? {
                 self.add_generation(tenant).await?;
-                self.seal_tenant(tenant).await?;
+                if unless_away(tenant, self.seal_tenant(tenant).await)?.is_none() {
+                    put_off.push(tenant);
+                }
             }
         }
         match (given, file) {
@@ -77,7 +85,7 @@ impl Store {
             (None, None) => return Err(StoreError::NoPlaceForRootKey),
         }
         self.scour_keys().await;
-        Ok(())
+        Ok(put_off)
     }
 
     /// All data keys and the fingerprint in one transaction: the database is of one root key or of the other.
@@ -92,7 +100,7 @@ impl Store {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::fs;
     use std::path::Path;
     use std::sync::Arc;
@@ -117,12 +125,17 @@ mod tests {
     }
 
     async fn with_tenant(folder: &Path) -> (Store, TenantId) {
+        let (store, tenant, _) = with_tenant_and_operator(folder).await;
+        (store, tenant)
+    }
+
+    pub(crate) async fn with_tenant_and_operator(folder: &Path) -> (Store, TenantId, Caller) {
         let store = Store::open(options(folder)).await.unwrap();
         let key = store.bootstrap_operator_key().await.unwrap().unwrap().reveal();
         let operator: Caller = store.authenticate(&key).await.unwrap();
         let create = operator.grant(CreateTenant).unwrap();
         let (tenant, _) = store.create_tenant(&create, "acme".parse().unwrap(), Plan::Tuned).await.unwrap();
-        (store, tenant.id)
+        (store, tenant.id, operator)
     }
 
     /// Where a change of root keys may be cut short, and what the file and the one beside it hold then.

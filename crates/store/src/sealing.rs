@@ -14,7 +14,7 @@ use crate::blobs::Resealed;
 use crate::data_keys::{self, DataKeys, NewGeneration, SealingState};
 use crate::error::StoreError;
 use crate::open::Store;
-use crate::places::unless_damaged;
+use crate::places::{unless_away, unless_damaged};
 use crate::runs;
 use crate::sign_on;
 use crate::sources;
@@ -61,7 +61,9 @@ impl Store {
         for row in unsealed {
             let tenant = row.parsed("id")?;
             self.make_missing_key(tenant).await?;
-            unless_damaged(tenant, self.seal_tenant(tenant).await)?;
+            if let Some(sealed) = unless_damaged(tenant, self.seal_tenant(tenant).await).transpose() {
+                unless_away(tenant, sealed)?;
+            }
         }
         Ok(())
     }

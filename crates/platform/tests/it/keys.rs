@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use atelier_access::Caller;
-use atelier_domain::{KeyId, Plan, ProjectId, Role, Scope, Scopes};
+use atelier_access::{Caller, KeyOwner};
+use atelier_domain::{KeyId, PersonRole, Plan, ProjectId, Role, Scope, Scopes};
 use atelier_platform::{
-    ChangeKey, CompletionEvent, CompletionStream, ErrorKind, KeyQuery, MakeKey, PlatformError, TenantChange,
+    ChangeKey, CompletionEvent, CompletionStream, ErrorKind, Invite, KeyQuery, MakeKey, PlatformError, TenantChange,
 };
 
 use crate::support::{World, greedy, kind};
@@ -154,8 +154,45 @@ async fn keys_are_managed_by_who_may() {
     let elsewhere = MakeKey { project, ..make(Role::Member) };
     assert_eq!(kind(platform.create_key(&other, elsewhere).await), hidden);
     assert_eq!(kind(platform.create_key(&manager, MakeKey { scopes, ..make(Role::Admin) }).await), None);
-    let name = Some("a\nb".to_owned());
-    let unprintable = kind(platform.create_key(&admin, MakeKey { name, ..make(Role::Member) }).await);
-    assert_eq!(unprintable, Some(ErrorKind::InvalidRequest { param: Some("name"), code: Some("invalid_value") }));
+    for name in ["a\nb", "\u{202e}nimda", "\u{200b}"] {
+        let refused =
+            kind(platform.create_key(&admin, MakeKey { name: Some(name.into()), ..make(Role::Member) }).await);
+        let expected = Some(ErrorKind::InvalidRequest { param: Some("name"), code: Some("invalid_value") });
+        assert_eq!(refused, expected, "{name:?}");
+    }
+    // To let a key live on takes what it takes to hand it out; to end it sooner does not.
+    let lives = |seconds| ChangeKey { lifetime: Some(Duration::from_secs(seconds)), ..ChangeKey::default() };
+    let brief = MakeKey { lifetime: Some(Duration::from_secs(600)), ..make(Role::Member) };
+    let (whole, _) = key(&world, &admin, brief).await;
+    assert_eq!(kind(platform.update_key(&manager, whole, lives(3_600)).await), exceeded);
+    assert_eq!(kind(platform.update_key(&manager, whole, lives(60)).await), None);
+    assert_eq!(kind(platform.update_key(&admin, whole, lives(3_600)).await), None);
+    world.platform.shutdown().await;
+}
+
+/// Whoever administers a tenant and is removed leaves no key behind that does so for him.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_admin_keys_that_a_person_makes_go_with_that_person() {
+    let world = World::new(0).await;
+    let (platform, admin) = (&world.platform, world.tenant("acme", Plan::Shared).await);
+    let mut people = Vec::new();
+    for email in ["jo@example.com", "al@example.com"] {
+        let invite = Invite { email: email.to_owned(), role: PersonRole::Owner, projects: None };
+        let secret = platform.create_invite(&admin, invite).await.unwrap().secret.reveal();
+        let invited = platform.authenticate(&secret).await.unwrap();
+        let joined = platform.accept_invite(&invited, "Jo").await.unwrap();
+        people.push((joined.user.id, platform.authenticate(&joined.key.key.reveal()).await.unwrap()));
+    }
+    let (jo, caller) = &people[0];
+    let (_, made) = key(&world, caller, make(Role::Admin)).await;
+    let (raised, _) = key(&world, caller, make(Role::Reader)).await;
+    let raise = ChangeKey { role: Some(Role::Admin), ..ChangeKey::default() };
+    let raised = platform.update_key(caller, raised, raise).await.unwrap();
+    assert_eq!((made.owner(), raised.owner), (Some(KeyOwner::User(*jo)), Some(KeyOwner::User(*jo))));
+    let (_, of_all) = key(&world, caller, make(Role::Service)).await;
+    platform.delete_user(&admin, *jo).await.unwrap();
+    assert_eq!(kind(platform.renew(&made).await), Some(ErrorKind::NotAuthenticated));
+    assert!(platform.get_key(&admin, raised.id).await.unwrap().revoked_at.is_some());
+    assert_eq!(kind(platform.renew(&of_all).await), None, "what belongs to the tenant stays");
     world.platform.shutdown().await;
 }

@@ -19,6 +19,7 @@ use crate::audit::Unrecorded;
 use crate::audit::events::MOVE_BLOBS;
 use crate::error::StoreError;
 use crate::open::Store;
+use crate::places::unless_away;
 use crate::sql::{Transaction, values};
 use crate::tenants::TenantRecord;
 
@@ -50,6 +51,8 @@ impl Store {
         grant: &Granted<ManageTenant>,
         to: Option<BucketName>,
     ) -> Result<TenantRecord, StoreError> {
+        let _turn = self.without_moves().await;
+        // Not before it is this one's turn: a move that was asked for twice would empty the bucket that the first filled.
         let before = self.read_tenant(grant.tenant()).await?;
         if before.bucket == to {
             return Ok(before);
@@ -58,10 +61,8 @@ impl Store {
             self.check_bucket(bucket).await?;
         }
         let Some(side) = self.inner.server.as_ref() else {
-            let _turn = self.inner.blobs.moving.lock().await;
             return self.move_to_bucket(&before, grant, to).await;
         };
-        let _turn = side.moving.lock().await;
         // Another server would go on writing to the old place.
         if !side.hold.take_alone().await? {
             return Err(StoreError::OthersAtWork);
@@ -100,6 +101,14 @@ impl Store {
             return Err(StoreError::BucketTaken);
         }
         Ok(())
+    }
+
+    /// Waits until nothing is being moved, rows or blobs, and keeps it so.
+    pub(crate) async fn without_moves(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        match &self.inner.server {
+            Some(side) => side.moving.lock().await,
+            None => self.inner.blobs.moving.lock().await,
+        }
     }
 
     async fn move_to_bucket(
@@ -165,26 +174,37 @@ impl Store {
     pub(crate) async fn finish_blob_moves(&self) -> Result<(), StoreError> {
         const SQL: &str = "SELECT id FROM tenants WHERE bucket_leftover IS NOT NULL AND deleted_at IS NULL";
         for row in self.control().fetch_all(SQL, values![]).await? {
-            self.remove_left_blobs(row.parsed("id")?).await?;
+            let tenant = row.parsed("id")?;
+            unless_away(tenant, self.remove_left_blobs(tenant).await)?;
         }
         Ok(())
     }
 
     async fn remove_left_blobs(&self, tenant: TenantId) -> Result<(), StoreError> {
-        const SQL: &str = "SELECT bucket_leftover FROM tenants WHERE id = $1 AND bucket_leftover IS NOT NULL";
+        // The bucket where the tenant's blobs are is never left over, whatever stands there.
+        const SQL: &str = "SELECT bucket_leftover FROM tenants
+            WHERE id = $1 AND bucket_leftover IS NOT NULL AND bucket_leftover <> COALESCE(bucket, '')";
         let Some(row) = self.control_for(tenant).fetch_optional(SQL, values![tenant]).await? else { return Ok(()) };
         let bucket: Option<BucketName> = match row.text("bucket_leftover")?.as_str() {
             "" => None,
             name => Some(name.parse().map_err(|_| StoreError::corrupt("the name of a bucket"))?),
         };
-        self.inner.blobs.places.of_bucket(bucket.as_ref())?.clear(tenant).await?;
+        let places = &self.inner.blobs.places;
+        places.clear(&places.of_bucket(bucket.as_ref())?, tenant).await?;
         self.set_left_bucket(tenant, None).await
     }
 
     async fn set_left_bucket(&self, tenant: TenantId, left: Option<Option<&BucketName>>) -> Result<(), StoreError> {
-        let mut transaction = self.control_for(tenant).begin().await?;
-        let left = left.map(as_leftover);
-        transaction.execute("UPDATE tenants SET bucket_leftover = $2 WHERE id = $1", values![tenant, left]).await?;
+        const SQL: &str =
+            "UPDATE tenants SET bucket_leftover = $2 WHERE id = $1 AND COALESCE(COALESCE(bucket, '') <> $2, TRUE)";
+        // Of all tenants: since it was looked, somebody may have been made with that bucket.
+        let mut transaction = self.control().begin().await?;
+        if let Some(Some(bucket)) = left {
+            self.bucket_is_free(&mut transaction, bucket).await?;
+        }
+        if transaction.execute(SQL, values![tenant, left.map(as_leftover)]).await? == 0 {
+            return Err(NOT_FOUND);
+        }
         transaction.commit(Unrecorded::Place.permit()).await
     }
 

@@ -143,6 +143,14 @@ impl BlobPlaces {
         std::iter::once(Ok(self.home.clone())).chain(own).collect()
     }
 
+    /// Removes everything of a tenant from a place. Whoever removed a bucket of a tenant's own removed what was in it.
+    pub(crate) async fn clear(&self, place: &BlobPlace, tenant: TenantId) -> Result<(), StoreError> {
+        match place.clear(tenant).await {
+            Err(error) if s3::is_no_bucket(&error) && !self.is_home(place) => Ok(()),
+            cleared => cleared,
+        }
+    }
+
     /// Whether the blob store answers, as it was found at most some seconds ago.
     pub(crate) async fn check(&self) -> Result<(), StoreError> {
         let mut checked = self.checked.lock().await;
@@ -168,7 +176,7 @@ impl BlobPlaces {
     }
 
     async fn look_up(&self, tenant: TenantId) -> Result<BlobPlace, StoreError> {
-        const SQL: &str = "SELECT bucket FROM tenants WHERE id = $1";
+        const SQL: &str = "SELECT bucket FROM tenants WHERE id = $1 AND deleted_at IS NULL";
         let row = self.control.in_scope(Scope::Tenant(tenant)).fetch_optional(SQL, values![tenant]).await?;
         let bucket: Option<BucketName> =
             row.ok_or(StoreError::NotFound { what: "tenant" })?.optional_parsed("bucket")?;

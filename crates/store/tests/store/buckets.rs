@@ -9,13 +9,14 @@ use atelier_access::right::{CreateTenant, ManageTenant, ReadAudit, ReadSources, 
 use atelier_domain::limits::BLOB_PART_BYTES;
 use atelier_domain::{BucketName, Digest, ManualClock, Plan};
 use atelier_store::{
-    AdapterBlob, AuditQuery, BlobOptions, DatabaseOptions, NewSource, NewTenant, OpenOptions, S3Options, SourceOrigin,
-    Store, StoreError,
+    AdapterBlob, AuditQuery, BlobOptions, DatabaseOptions, KeyRotation, NewSource, NewTenant, OpenOptions, S3Options,
+    SourceOrigin, Store, StoreError, rotate_keys,
 };
 use bytes::Bytes;
 use tempfile::TempDir;
 
 use crate::encryption::{MARKER, everything, plant};
+use crate::erasing::{certificates, until};
 use crate::s3_server::{ACCESS_KEY, S3Server, SECRET_KEY, SHARED_BUCKET};
 use crate::world::{
     Backend, S3_FOLDER, SHARED_PREFIX, START, Tenant, World, assert_error, blob_folder, database_options, files_of,
@@ -118,6 +119,78 @@ async fn a_store_that_is_away_is_said_to_be_and_loses_nothing() {
     // What was found is remembered for some seconds; a new store asks anew.
     let world = world.reopen().await;
     world.store.check().await.unwrap();
+}
+
+/// What a store that is away cannot remove is there and can be removed later: a source by whoever asks again, a tenant
+/// without anybody asking.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_store_that_is_away_cannot_remove_is_removed_when_it_is_back() {
+    let (world, mut server) = world_with_server(Backend::Sqlite).await;
+    let (acme, other) = (world.tenant("acme", Plan::Tuned).await, world.tenant("other", Plan::Tuned).await);
+    let (kept, source) = (world.source(&other).await, world.source(&acme).await);
+    let write = acme.may(WriteSources { tenant: acme.id() });
+    let grant = world.operator.grant(ManageTenant { tenant: other.id() }).unwrap();
+    let shared = server.bucket(SHARED_BUCKET).join(SHARED_PREFIX);
+    server.stop();
+    assert_error!(world.store.delete_source(&write, source.id).await, StoreError::BlobsUnreachable { .. });
+    assert_error!(world.store.delete_tenant(&grant).await, StoreError::BlobsUnreachable { .. });
+    assert!(world.store.authenticate(&other.key.reveal()).await.is_err(), "it is decided");
+    assert_eq!((blobs_in(&shared, &acme), blobs_in(&shared, &other)), (1, 1));
+    server.resume();
+    world.store.delete_source(&write, source.id).await.unwrap();
+    assert_eq!(blobs_in(&shared, &acme), 0);
+    until("the erasure goes on by itself", async || certificates(&world).await[0].completed_at.is_some()).await;
+    assert_eq!(blobs_in(&shared, &other), 0, "{kept:?}");
+}
+
+/// A bucket of one tenant's own that was removed, or that does what it should not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bucket_of_ones_own_that_is_gone_keeps_nobody_else_waiting() {
+    let (world, server) = world_with_server(Backend::postgres()).await;
+    let (acme, other) = (world.tenant("acme", Plan::Tuned).await, world.tenant("other", Plan::Tuned).await);
+    for name in ["acme-code", "left-code"] {
+        server.make_bucket(name);
+    }
+    move_to(&world, &acme, Some("acme-code")).await.unwrap();
+    plant(&world, &acme).await;
+    plant(&world, &other).await;
+    let before = (everything(&world.store, &acme).await, everything(&world.store, &other).await);
+    let (own, aside) = (server.bucket("acme-code"), server.bucket("").join("aside"));
+    fs::rename(&own, &aside).unwrap();
+    // A file in the place of a bucket: neither there nor gone.
+    fs::remove_dir(server.bucket("left-code")).unwrap();
+    fs::write(server.bucket("left-code"), "no bucket").unwrap();
+    world
+        .backend
+        .test_database()
+        .sql(&format!("UPDATE atelier.tenants SET bucket_leftover = 'left-code' WHERE id = '{}'", other.id()));
+
+    // Keys change for everybody else; who waits keeps its old ones.
+    let World { store, clock, operator, operator_key, folder, backend } = world;
+    let database = backend.test_database();
+    store.close().await;
+    drop(store);
+    let options = open_options(database_options(&backend), folder.path().join("data"), &clock);
+    let options = OpenOptions { blobs: BlobOptions::S3(s3_options(&server.endpoint())), ..options };
+    let put_off = rotate_keys(options, &KeyRotation { next: None, data_keys: true }).await.unwrap();
+    assert_eq!(put_off, [acme.id()]);
+    let old_keys = "SELECT count(*) FROM atelier.data_keys WHERE wrapped IS NOT NULL AND generation = 1";
+    assert_eq!(database.sql(old_keys), "1");
+    let store = open_store(&backend, &folder, &clock).await.unwrap();
+    assert_eq!(everything(&store, &other).await, before.1);
+    drop(store);
+    fs::rename(&aside, &own).unwrap();
+    let store = open_store(&backend, &folder, &clock).await.unwrap();
+    assert_eq!((everything(&store, &acme).await, everything(&store, &other).await), before);
+    assert_eq!(database.sql(old_keys), "0", "sealed anew, the old keys destroyed");
+
+    // What was left in a bucket that is gone is gone with it.
+    fs::remove_file(server.bucket("left-code")).unwrap();
+    drop(store);
+    let store = open_store(&backend, &folder, &clock).await.unwrap();
+    assert_eq!(database.sql("SELECT count(bucket_leftover) FROM atelier.tenants"), "0");
+    let world = World { store, clock, operator, operator_key, folder, backend };
+    assert_eq!(everything(&world.store, &acme).await, before.0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -256,6 +329,29 @@ async fn who_gives_while_blobs_move_loses_nothing() {
     }
     let shared = server.bucket(SHARED_BUCKET).join(SHARED_PREFIX);
     assert_eq!((blobs_in(&shared, &acme), blobs_in(&server.bucket("acme-code"), &acme)), (0, 60));
+}
+
+/// As whoever does who was not answered in time, and asks again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn moves_of_blobs_that_are_asked_for_at_once_lose_nothing() {
+    let (world, server) = world_with_server(Backend::Sqlite).await;
+    let acme = world.tenant("acme", Plan::Tuned).await;
+    server.make_bucket("acme-code");
+    plant(&world, &acme).await;
+    let before = everything(&world.store, &acme).await;
+    for asked in [["acme-code"; 3], [""; 3], ["acme-code", "", "acme-code"]] {
+        let moves = asked.map(|to| {
+            let (store, grant) =
+                (world.store.clone(), world.operator.grant(ManageTenant { tenant: acme.id() }).unwrap());
+            tokio::spawn(async move { store.move_blobs(&grant, to.parse::<BucketName>().ok()).await })
+        });
+        for moved in moves {
+            moved.await.unwrap().unwrap();
+        }
+        assert_eq!(everything(&world.store, &acme).await, before, "{asked:?}");
+    }
+    let all = blobs_in(&server.bucket("acme-code"), &acme);
+    assert!(all >= 2 && blobs_in(&server.bucket(SHARED_BUCKET).join(SHARED_PREFIX), &acme) == 0, "{all}");
 }
 
 /// As a kill leaves it: blobs in both buckets, and one of the two named as left over.

@@ -2,17 +2,20 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
-use atelier_access::right::{ListTenants, ManageKeys, ManageTenant};
+use atelier_access::right::{ListTenants, ManageKeys, ManageTenant, ReadSources, WriteSources};
 use atelier_domain::{Plan, Role};
-use atelier_store::{Erasure, NewKey, Store};
+use atelier_store::{Erasure, NewKey, NewSource, SourceOrigin, Store};
 
 use crate::encryption::{places_with, plant};
-use crate::world::{Backend, Tenant, World, on_each_database, open_store};
+use crate::world::{Backend, Tenant, World, files_of, on_each_database, open_store};
 
 /// Keys whose names are markers, beside what [`plant`] plants.
 const NAMED_KEYS: usize = 20;
 const NAME: &str = "erase-me-31b7";
+/// How long what goes on by itself may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn plant_names(world: &World, tenant: &Tenant) {
     for at in 0..NAMED_KEYS {
@@ -30,7 +33,16 @@ async fn erase(world: &World, tenant: &Tenant) -> Erasure {
     world.store.delete_tenant(&grant).await.unwrap()
 }
 
-async fn certificates(world: &World) -> Vec<Erasure> {
+/// Waits until something is as it should be, which others bring about.
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let started = std::time::Instant::now();
+    while !holds().await {
+        assert!(started.elapsed() < PATIENCE, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+pub async fn certificates(world: &World) -> Vec<Erasure> {
     world.store.erasures(&world.operator.grant(ListTenants).unwrap(), None, 10).await.unwrap()
 }
 
@@ -63,6 +75,55 @@ on_each_database! {
         assert_eq!(page, std::slice::from_ref(&erasure));
         let world = world.reopen().await;
         assert_eq!(certificates(&world).await, [second, erasure]);
+    }
+
+    async fn who_asks_for_an_erasure_and_goes_leaves_nothing_half_done(world: World) {
+        let mut erased = Vec::new();
+        for pause_us in [0, 200, 1_000, 5_000, 20_000] {
+            let tenant = world.tenant(&format!("acme-{pause_us}"), Plan::Tuned).await;
+            for _ in 0..5 {
+                world.source(&tenant).await;
+            }
+            let (store, grant) = (world.store.clone(), world.operator.grant(ManageTenant { tenant: tenant.id() }).unwrap());
+            let asking = tokio::spawn(async move { store.delete_tenant(&grant).await });
+            tokio::time::sleep(Duration::from_micros(pause_us)).await;
+            asking.abort();
+            // Whoever went before anything began asked for nothing.
+            let _ = asking.await;
+            erased.push(tenant);
+        }
+        until("each erasure that began is complete", async || {
+            certificates(&world).await.iter().all(|erasure| erasure.completed_at.is_some())
+        })
+        .await;
+        let begun = certificates(&world).await;
+        assert!(!begun.is_empty());
+        for tenant in erased.iter().filter(|tenant| begun.iter().any(|erasure| erasure.tenant == tenant.id())) {
+            let left = files_of(world.folder.path()).into_iter().filter(|file| {
+                let file = file.to_string_lossy();
+                file.contains("/blobs/") && file.contains(&tenant.id().hex())
+            });
+            assert_eq!(left.count(), 0);
+        }
+    }
+
+    async fn who_gives_code_and_goes_leaves_no_blob_that_no_row_counts(world: World) {
+        let acme = world.tenant("acme", Plan::Tuned).await;
+        for pause_us in (0..40).map(|at| at * 150) {
+            let (store, grant) = (world.store.clone(), acme.may(WriteSources { tenant: acme.id() }));
+            let archive = bytes::Bytes::from(format!("archive {pause_us}"));
+            let source = NewSource { name: "code".to_owned(), origin: SourceOrigin::Upload, archive };
+            let giving = tokio::spawn(async move { store.create_source(&grant, source).await });
+            tokio::time::sleep(Duration::from_micros(pause_us)).await;
+            giving.abort();
+            let _ = giving.await;
+        }
+        let read = acme.may(ReadSources { tenant: acme.id() });
+        let data = world.folder.path().join("data/blobs");
+        until("as many blobs as rows", async || {
+            world.store.sources(&read).await.unwrap().len() == files_of(&data).len()
+        })
+        .await;
     }
 }
 

@@ -120,6 +120,9 @@ on_each_database! {
         world.advance(1);
         assert_turned_away!(world, &made.key.reveal());
         assert_error!(world.store.renew(&member).await, StoreError::Denied(Denied::NotAuthenticated));
+        let again = KeyChange { expires_at: Some(world.store.now().plus(Duration::from_secs(60))), ..KeyChange::default() };
+        let revived = world.store.update_key(&grant, made.summary.id, again).await;
+        assert_error!(revived, StoreError::NotFound { what: "key" });
     }
 
     async fn a_key_may_what_it_was_made_for(world: World) {
@@ -141,7 +144,7 @@ on_each_database! {
         let rights = grant.hand_out(Role::Reader, Scopes::of(&[Scope::Read, Scope::Usage])).unwrap();
         let ends = world.store.now().plus(Duration::from_secs(60));
         let name = Some("auditor".parse().unwrap());
-        let change = KeyChange { name: name.clone(), rights: Some(rights), expires_at: Some(ends) };
+        let change = KeyChange { name: name.clone(), rights: Some(rights), expires_at: Some(ends), ..KeyChange::default() };
         let changed = world.store.update_key(&grant, made.summary.id, change).await.unwrap();
         assert_eq!(unused(world.store.key(&grant, made.summary.id).await.unwrap()), unused(changed.clone()));
         assert_eq!((&changed.name, changed.expires_at), (&name, Some(ends)));

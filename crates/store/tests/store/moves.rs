@@ -113,6 +113,45 @@ async fn who_writes_while_a_tenant_moves_waits_and_loses_nothing() {
     assert_eq!(runs.iter().map(|run| run.id).collect::<Vec<_>>(), started);
 }
 
+/// As whoever does who was not answered in time, and asks again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn moves_that_are_asked_for_at_once_lose_nothing() {
+    use Separation::{Database, Pooled, Schema};
+    let world = World::open(Backend::postgres()).await;
+    let acme = world.tenant("acme", Plan::Tuned).await;
+    world.learn(&acme, 1).await;
+    let before = everything(&world.store, &acme).await;
+    for asked in
+        [[Schema, Schema, Schema], [Pooled, Pooled, Database], [Schema, Database, Pooled], [Pooled, Schema, Pooled]]
+    {
+        let moves = asked.map(|to| {
+            let (store, grant) =
+                (world.store.clone(), world.operator.grant(ManageTenant { tenant: acme.id() }).unwrap());
+            tokio::spawn(async move { store.move_tenant(&grant, to).await })
+        });
+        for (moved, to) in moves.into_iter().zip(asked) {
+            assert_eq!(moved.await.unwrap().unwrap().separation, to, "each in its turn, and none of them in vain");
+        }
+        assert_eq!(everything(&world.store, &acme).await, before, "{asked:?}");
+    }
+    assert_eq!(everything(&world.reopen().await.store, &acme).await, before);
+}
+
+/// Nor does a leftover that names where the tenant is, however it came to stand there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_a_tenant_is_is_never_left_over() {
+    let world = World::open(Backend::postgres()).await;
+    let acme = world.tenant("acme", Plan::Tuned).await;
+    move_to(&world, &acme, Separation::Schema).await.unwrap();
+    world.learn(&acme, 1).await;
+    let before = everything(&world.store, &acme).await;
+    world.backend.test_database().sql("UPDATE atelier.tenants SET leftover = separation");
+    let world = world.reopen().await;
+    assert_eq!(everything(&world.store, &acme).await, before);
+    move_to(&world, &acme, Separation::Pooled).await.unwrap();
+    assert_eq!(everything(&world.store, &acme).await, before);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_move_that_was_cut_short_is_cleared_away() {
     for (separation, leftover) in [("pooled", "schema"), ("pooled", "database"), ("schema", "pooled")] {
