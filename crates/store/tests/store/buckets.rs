@@ -350,8 +350,11 @@ async fn moves_of_blobs_that_are_asked_for_at_once_lose_nothing() {
         }
         assert_eq!(everything(&world.store, &acme).await, before, "{asked:?}");
     }
-    let all = blobs_in(&server.bucket("acme-code"), &acme);
-    assert!(all >= 2 && blobs_in(&server.bucket(SHARED_BUCKET).join(SHARED_PREFIX), &acme) == 0, "{all}");
+    // Which of the last three came last is anybody's guess.
+    let places = [server.bucket("acme-code"), server.bucket(SHARED_BUCKET).join(SHARED_PREFIX)];
+    let mut found = places.map(|place| blobs_in(&place, &acme));
+    found.sort_unstable();
+    assert!(found[0] == 0 && found[1] >= 2, "{found:?}");
 }
 
 /// As a kill leaves it: blobs in both buckets, and one of the two named as left over.
