@@ -36,6 +36,7 @@ pub(crate) async fn check(
     if let Some(project) = project {
         projects::living(transaction, tenant, project).await?;
     }
+    // From here on, whatever has a project is no admin's.
     if role == Role::Admin && project.is_some() {
         return Err(Denied::Exceeds.into());
     }
@@ -47,7 +48,7 @@ pub(crate) async fn check(
             if project.is_some_and(|project| project != home) {
                 return Err(StoreError::NotFound { what: "holder" });
             }
-            project.is_some() && role != Role::Admin
+            project.is_some()
         }
         Some(KeyOwner::User(user)) => {
             let person = users::present(transaction, tenant, user).await?;
@@ -56,7 +57,7 @@ pub(crate) async fn check(
                 (PersonRole::Reader, None) => role == Role::Reader,
                 (PersonRole::Reader, Some(project)) => {
                     let row = transaction.fetch_optional(BELONGS, values![tenant, project, user]).await?;
-                    row.is_some() && role != Role::Admin
+                    row.is_some()
                 }
             }
         }
