@@ -1,5 +1,7 @@
 //! Projects, people, invites and machines of a tenant: who gets what, who keeps what, and what nobody finds.
 
+use std::time::Duration;
+
 use atelier_access::right::{
     Appoint, CompleteAs, JoinOrganization, ManageKeys, ManageOrganization, ManageTenant, Meter, ReadAudit,
     ReadOrganization, ReadUsage,
@@ -417,6 +419,42 @@ on_each_database! {
         use_key(&world, &acme, &acme.admin).await;
         let usual = UsageQuery { projects: vec![ProjectId::default_of(acme.id())], group_by_project: true, ..crate::usage::query(START) };
         assert_eq!(used(&world, &acme.admin, &acme, usual).await, [(Some(ProjectId::default_of(acme.id())), None, 1)]);
+    }
+
+    async fn a_machine_is_what_was_said_of_it(world: World) {
+        let acme = world.tenant("acme", Plan::Shared).await;
+        let web = project(&world, &acme, "web").await;
+        let ends = world.store.now().plus(Duration::from_secs(60));
+        let new = NewServiceAccount { project: web, name: "ci".parse().unwrap(), key: Some(NewMachineKey { expires_at: Some(ends) }) };
+        let (made, key) = world.store.create_service_account(&appoints(&acme), new).await.unwrap();
+        let key = key.unwrap();
+        assert_eq!((key.summary.role, key.summary.expires_at, &key.summary.name), (Role::Service, Some(ends), &Some(made.name.clone())));
+        let machine = caller(&world, &key).await;
+        world.advance(60);
+        assert!(!is_let_in(&world, &machine).await);
+        let name = Some("nightly".parse().unwrap());
+        let renamed = world.store.update_service_account(&appoints(&acme), web, made.id, name, None).await.unwrap();
+        assert_eq!((renamed.name.as_str(), renamed.role), ("nightly", made.role));
+        let raised = world.store.update_service_account(&appoints(&acme), web, made.id, None, Some(ProjectRole::Owner)).await.unwrap();
+        assert_eq!((raised.name.as_str(), raised.role), ("nightly", Some(ProjectRole::Owner)));
+        assert_eq!(world.store.service_account(&reads(&acme), web, made.id).await.unwrap(), raised);
+        let idle = NewServiceAccount { project: web, name: "idle".parse().unwrap(), key: None };
+        let (idle, none) = world.store.create_service_account(&appoints(&acme), idle).await.unwrap();
+        assert!(idle.role.is_none() && none.is_none());
+        assert_eq!(world.store.service_account(&reads(&acme), web, idle.id).await.unwrap(), idle);
+    }
+
+    async fn who_is_in_a_project_is_not_put_there_again(world: World) {
+        let acme = world.tenant("acme", Plan::Shared).await;
+        let web = project(&world, &acme, "web").await;
+        let (bo, _) = person(&world, &acme, "bo", PersonRole::Reader, None).await;
+        let add = async |who| world.store.add_project_user(&appoints(&acme), web, who, ProjectRole::Member).await;
+        let added = add(Person::Id(bo.id)).await.unwrap();
+        assert_eq!((added.user, added.role), (bo.id, ProjectRole::Member));
+        for who in [Person::Id(bo.id), Person::Email(email("bo"))] {
+            assert_error!(add(who).await, StoreError::Organization(OrganizationConflict::AlreadyMember));
+        }
+        assert_eq!(world.store.project_users(&reads(&acme), web, first(9)).await.unwrap().items, [added]);
     }
 
     async fn keys_are_listed_with_who_holds_them(world: World) {
