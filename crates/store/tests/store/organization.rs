@@ -454,7 +454,9 @@ on_each_database! {
         for who in [Person::Id(bo.id), Person::Email(email("bo"))] {
             assert_error!(add(who).await, StoreError::Organization(OrganizationConflict::AlreadyMember));
         }
-        assert_eq!(world.store.project_users(&reads(&acme), web, first(9)).await.unwrap().items, [added]);
+        let raised = world.store.set_project_user_role(&appoints(&acme), web, bo.id, ProjectRole::Owner).await.unwrap();
+        assert_eq!(raised.role, ProjectRole::Owner);
+        assert_eq!(world.store.project_users(&reads(&acme), web, first(9)).await.unwrap().items, [raised]);
     }
 
     async fn keys_are_listed_with_who_holds_them(world: World) {
