@@ -10,7 +10,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## See the whole line: two tenants, two styles, one base (ARGS="--tenant name=PATH" for your own code)
-	$(RUN) demo $(ARGS)
+	@$(RUN) demo $(ARGS)
 
 build: ## Build the server, optimised, as target/release/atelier
 	cargo build --release
