@@ -1,11 +1,11 @@
 //! A server to test against, and the people who use it: `operator`, `admin`, `stranger`, `anon`.
 
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 mod code;
+#[path = "../../crates/store/tests/store/files.rs"]
+mod files;
 mod issuer;
 #[path = "../../crates/store/tests/store/postgres.rs"]
 mod postgres;
@@ -15,6 +15,7 @@ mod server;
 mod user;
 
 pub use code::{Archive, Style, archive_of, archive_with, files, write_code};
+pub use files::files_under;
 pub use issuer::{CLIENT_ID, CLIENT_SECRET, Issuer};
 pub use postgres::command as postgres_command;
 pub use s3_server::{S3Server, SECRET_KEY, SHARED_BUCKET};
@@ -33,17 +34,4 @@ pub fn wait_until(what: &str, holds: impl Fn() -> bool) {
         assert!(started.elapsed() < PATIENCE, "{what}");
         thread::sleep(POLL);
     }
-}
-
-/// Every file beneath a folder.
-pub fn files_under(folder: &Path) -> Vec<PathBuf> {
-    let mut folders = vec![folder.to_owned()];
-    let mut files = Vec::new();
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() { folders.push(path) } else { files.push(path) }
-        }
-    }
-    files
 }

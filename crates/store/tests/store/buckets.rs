@@ -17,10 +17,11 @@ use tempfile::TempDir;
 
 use crate::encryption::{MARKER, everything, plant};
 use crate::erasing::{certificates, until};
+use crate::files::files_under;
 use crate::s3_server::{ACCESS_KEY, S3Server, SECRET_KEY, SHARED_BUCKET};
 use crate::world::{
-    Backend, S3_FOLDER, SHARED_PREFIX, START, Tenant, World, assert_error, blob_folder, database_options, files_of,
-    load_right, open_options, open_store, s3_options, with_blobs_on_s3,
+    Backend, S3_FOLDER, SHARED_PREFIX, START, Tenant, World, assert_error, blob_folder, database_options, load_right,
+    open_options, open_store, s3_options, with_blobs_on_s3,
 };
 
 with_blobs_on_s3! {
@@ -69,7 +70,7 @@ async fn move_to(world: &World, tenant: &Tenant, bucket: Option<&str>) -> Result
 /// Names of a tenant's blobs in a folder of the server's.
 fn blobs_in(folder: &Path, tenant: &Tenant) -> usize {
     let folder = folder.join(tenant.id().hex());
-    if folder.exists() { files_of(&folder).len() } else { 0 }
+    if folder.exists() { files_under(&folder).len() } else { 0 }
 }
 
 async fn opened_with(change: impl FnOnce(&mut S3Options)) -> Result<Store, String> {
@@ -393,12 +394,12 @@ async fn the_first_start_with_a_bucket_brings_the_folders_blobs_there_and_nothin
     store.close().await;
     drop(store);
     let data = folder.path().join("data");
-    let count = files_of(&data.join("blobs")).len();
+    let count = files_under(&data.join("blobs")).len();
 
     let server = S3Server::start(&folder.path().join(S3_FOLDER));
     let store = open_store(&backend, &folder, &clock).await.unwrap();
     assert_eq!(everything(&store, &acme).await, before);
-    assert_eq!(files_of(&data.join("blobs")).len(), 0);
+    assert_eq!(files_under(&data.join("blobs")).len(), 0);
     assert_eq!(blobs_in(&blob_folder(&folder), &acme), count);
     store.close().await;
     drop(store);

@@ -12,10 +12,11 @@ use atelier_store::{
 use bytes::Bytes;
 use serde_json::json;
 
+use crate::files::files_under;
 use crate::postgres::command;
 use crate::world::{
-    Backend, Tenant, World, assert_error, database_options, files_of, load_right, new_run, new_version,
-    on_each_database, open_options, open_store,
+    Backend, Tenant, World, assert_error, database_options, load_right, new_run, new_version, on_each_database,
+    open_options, open_store,
 };
 
 /// Two root keys that nobody uses.
@@ -73,7 +74,7 @@ pub fn places_with(backend: &Backend, data: &Path, text: &str) -> Vec<String> {
     let on_s3 = data.parent().map(|world| world.join(crate::world::S3_FOLDER)).filter(|folder| folder.exists());
     let mut found: Vec<String> = std::iter::once(data.to_owned())
         .chain(on_s3)
-        .flat_map(|folder| files_of(&folder))
+        .flat_map(|folder| files_under(&folder))
         .filter(|file| holds(&fs::read(file).unwrap()) || holds(file.as_os_str().as_encoded_bytes()))
         .map(|file| file.display().to_string())
         .collect();
@@ -161,7 +162,7 @@ on_each_database! {
         drop(store);
         let file = data.join("root-key");
         let first = fs::read_to_string(&file).unwrap();
-        let blob = files_of(&crate::world::blob_folder(&folder)).into_iter().find(|file| !file.ends_with("atelier-home")).unwrap();
+        let blob = files_under(&crate::world::blob_folder(&folder)).into_iter().find(|file| !file.ends_with("atelier-home")).unwrap();
         let sealed_before = fs::read(&blob).unwrap();
 
         // A new root key in the old one's place: the data is not touched.

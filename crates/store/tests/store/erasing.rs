@@ -9,7 +9,8 @@ use atelier_domain::{Plan, Role};
 use atelier_store::{Erasure, NewKey, NewSource, SourceOrigin, Store};
 
 use crate::encryption::{places_with, plant};
-use crate::world::{Backend, Tenant, World, files_of, on_each_database, open_store};
+use crate::files::files_under;
+use crate::world::{Backend, Tenant, World, on_each_database, open_store};
 
 /// Keys whose names are markers, beside what [`plant`] plants.
 const NAMED_KEYS: usize = 20;
@@ -99,7 +100,7 @@ on_each_database! {
         let begun = certificates(&world).await;
         assert!(!begun.is_empty());
         for tenant in erased.iter().filter(|tenant| begun.iter().any(|erasure| erasure.tenant == tenant.id())) {
-            let left = files_of(world.folder.path()).into_iter().filter(|file| {
+            let left = files_under(world.folder.path()).into_iter().filter(|file| {
                 let file = file.to_string_lossy();
                 file.contains("/blobs/") && file.contains(&tenant.id().hex())
             });
@@ -121,7 +122,7 @@ on_each_database! {
         let read = acme.may(ReadSources { tenant: acme.id() });
         let data = world.folder.path().join("data/blobs");
         until("as many blobs as rows", async || {
-            world.store.sources(&read).await.unwrap().len() == files_of(&data).len()
+            world.store.sources(&read).await.unwrap().len() == files_under(&data).len()
         })
         .await;
     }

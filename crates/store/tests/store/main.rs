@@ -10,6 +10,7 @@ mod damage;
 mod drift;
 mod encryption;
 mod erasing;
+mod files;
 mod folder;
 mod isolation;
 mod jobs;

@@ -6,7 +6,8 @@ use atelier_domain::limits::TENANT_DATABASES_OPEN_MAX;
 use atelier_domain::{Plan, Timestamp};
 use atelier_store::{RunPage, StoreError};
 
-use crate::world::{Backend, World, assert_error, files_of, on_each_database, worker};
+use crate::files::files_under;
+use crate::world::{Backend, World, assert_error, on_each_database, worker};
 
 on_each_database! {
     async fn a_name_is_taken_once_among_the_living(world: World) {
@@ -128,10 +129,10 @@ fn places(world: &World) -> usize {
 }
 
 fn files(world: &World, ending: &str) -> usize {
-    let files = files_of(&world.folder.path().join("data/tenants"));
+    let files = files_under(&world.folder.path().join("data/tenants"));
     files.iter().filter(|file| file.to_string_lossy().ends_with(ending)).count()
 }
 
 fn blob_files(world: &World) -> usize {
-    files_of(&world.folder.path().join("data/blobs")).len()
+    files_under(&world.folder.path().join("data/blobs")).len()
 }

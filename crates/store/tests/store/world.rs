@@ -1,7 +1,6 @@
 //! What every test begins with: an open store, a clock that stands still, and callers who showed real keys.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -391,16 +390,3 @@ macro_rules! assert_error {
     };
 }
 pub(crate) use assert_error;
-
-/// Every file beneath a folder.
-pub fn files_of(folder: &Path) -> Vec<PathBuf> {
-    let mut folders = vec![folder.to_owned()];
-    let mut files = Vec::new();
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() { folders.push(path) } else { files.push(path) }
-        }
-    }
-    files
-}
