@@ -2,8 +2,6 @@
 
 use std::ops::Range;
 
-use half::bf16;
-
 use crate::compute::Compute;
 use crate::gemm::{Mat, MatMut, Whole};
 use crate::scratch::Line;
@@ -36,12 +34,15 @@ pub enum LoraMatrices<'a> {
         /// Bᵀ.
         b_t: &'a [f32],
     },
-    /// As they are served: many adapters with a row each are bound by reading them.
-    Bf16 {
-        /// A.
-        a: &'a [bf16],
-        /// Bᵀ.
-        b_t: &'a [bf16],
+    /// As they are served: many adapters with a row each are bound by reading them. Codes count in steps; one of A's and
+    /// one of Bᵀ's meet in every product, so that a row of both needs one number.
+    Int8 {
+        /// Codes of A.
+        a: &'a [i8],
+        /// Codes of Bᵀ.
+        b_t: &'a [i8],
+        /// (rank): a step of A's row times one of Bᵀ's.
+        steps: &'a [f32],
     },
 }
 
@@ -108,15 +109,22 @@ impl Operands<'_> {
         // SAFETY: passed on.
         unsafe {
             match product.matrices {
-                LoraMatrices::F32 { a, b_t } => self.add_matrices(product, a, b_t, is_shared),
-                LoraMatrices::Bf16 { a, b_t } => self.add_matrices(product, a, b_t, is_shared),
+                LoraMatrices::F32 { a, b_t } => self.add_matrices(product, a, b_t, None, is_shared),
+                LoraMatrices::Int8 { a, b_t, steps } => self.add_matrices(product, a, b_t, Some(steps), is_shared),
             }
         }
     }
 
     /// # Safety
     /// As [`Operands::add`].
-    unsafe fn add_matrices<W: Element>(&self, product: &LoraProduct<'_>, a: &[W], b_t: &[W], is_shared: bool) {
+    unsafe fn add_matrices<W: Element>(
+        &self,
+        product: &LoraProduct<'_>,
+        a: &[W],
+        b_t: &[W],
+        steps: Option<&[f32]>,
+        is_shared: bool,
+    ) {
         let Operands { compute, n_in, n_out, rank_max, .. } = *self;
         let (rows, rank, count) = (&product.rows, product.rank, product.rows.len());
         let x = Mat::new(&self.x[rows.start * n_in..rows.end * n_in], count, n_in);
@@ -128,6 +136,10 @@ impl Operands<'_> {
         let run =
             |product: Whole<W>| if is_shared { product.run_parallel(compute) } else { product.run(compute.tier()) };
         run(Whole::nt(MatMut::new(h, count, rank), x, Mat::new(a, rank, n_in), 1.0, false));
+        if let Some(steps) = steps {
+            assert_eq!(steps.len(), rank);
+            h.chunks_exact_mut(rank).for_each(|h| h.iter_mut().zip(steps).for_each(|(h, step)| *h *= step));
+        }
         let (h, b_t) = (Mat::new(h, count, rank), Mat::new(b_t, rank, n_out));
         run(Whole::nn(MatMut::new(y, count, n_out), h, b_t, product.scale, true));
     }
@@ -138,7 +150,7 @@ impl LoraProduct<'_> {
     fn fetch(&self) {
         match self.matrices {
             LoraMatrices::F32 { a, b_t } => [a, b_t].into_iter().for_each(fetch),
-            LoraMatrices::Bf16 { a, b_t } => [a, b_t].into_iter().for_each(fetch),
+            LoraMatrices::Int8 { a, b_t, .. } => [a, b_t].into_iter().for_each(fetch),
         }
     }
 }

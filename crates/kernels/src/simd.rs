@@ -18,8 +18,6 @@ pub(crate) use avx512::{Avx512, Avx512Bf16};
 pub(crate) use math::exp;
 pub(crate) use portable::Portable;
 
-use half::bf16;
-
 use crate::tier::Tier;
 
 /// The widest vector of any tier, in f32 lanes.
@@ -68,16 +66,16 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// They must be readable.
     unsafe fn load_bf16_pairs(self, from: *const u32) -> (Self::F, Self::F);
-    /// Widens `LANES` bf16.
+    /// Widens `LANES` bytes.
     ///
     /// # Safety
     /// They must be readable.
-    unsafe fn load_bf16(self, from: *const bf16) -> Self::F;
-    /// Widens `count < LANES` bf16; the other lanes are zero.
+    unsafe fn load_i8(self, from: *const i8) -> Self::F;
+    /// Widens `count < LANES` bytes; the other lanes are zero.
     ///
     /// # Safety
     /// They must be readable.
-    unsafe fn load_bf16_head(self, from: *const bf16, count: usize) -> Self::F;
+    unsafe fn load_i8_head(self, from: *const i8, count: usize) -> Self::F;
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     fn sub(self, a: Self::F, b: Self::F) -> Self::F;
     fn mul(self, a: Self::F, b: Self::F) -> Self::F;
@@ -138,17 +136,17 @@ impl Element for f32 {
     }
 }
 
-impl Element for bf16 {
+impl Element for i8 {
     #[inline(always)]
-    unsafe fn load<S: Simd>(s: S, from: *const bf16) -> S::F {
+    unsafe fn load<S: Simd>(s: S, from: *const i8) -> S::F {
         // SAFETY: as above.
-        unsafe { s.load_bf16(from) }
+        unsafe { s.load_i8(from) }
     }
 
     #[inline(always)]
-    unsafe fn load_head<S: Simd>(s: S, from: *const bf16, count: usize) -> S::F {
+    unsafe fn load_head<S: Simd>(s: S, from: *const i8, count: usize) -> S::F {
         // SAFETY: as above.
-        unsafe { s.load_bf16_head(from, count) }
+        unsafe { s.load_i8_head(from, count) }
     }
 }
 
@@ -266,7 +264,7 @@ mod tests {
         }
     }
 
-    struct Widened<'a>(&'a [bf16], &'a mut [f32]);
+    struct Widened<'a>(&'a [i8], &'a mut [f32]);
 
     impl Kernel for Widened<'_> {
         type Output = ();
@@ -278,7 +276,7 @@ mod tests {
                 // SAFETY: `left` elements are readable from `at` on.
                 let lanes = unsafe {
                     let from = self.0.as_ptr().add(at);
-                    if left >= S::LANES { s.load_bf16(from) } else { s.load_bf16_head(from, left) }
+                    if left >= S::LANES { s.load_i8(from) } else { s.load_i8_head(from, left) }
                 };
                 store_at(s, self.1, at, lanes);
             }
@@ -286,13 +284,13 @@ mod tests {
     }
 
     #[test]
-    fn bf16_is_widened_exactly() {
+    fn bytes_are_widened_exactly() {
         for tier in Tier::all_available() {
             for len in 0..40 {
-                let from: Vec<bf16> = (0..len).map(|i| bf16::from_f32((i as f32 - 11.0) * 0.37)).collect();
+                let from: Vec<i8> = (0..len).map(|i| (37 * i) as u8 as i8).collect();
                 let mut to = vec![f32::NAN; len];
                 tier.run(Widened(&from, &mut to));
-                assert!(from.iter().zip(&to).all(|(from, to)| from.to_f32() == *to), "{tier}, {len} elements");
+                assert!(from.iter().zip(&to).all(|(from, to)| f32::from(*from) == *to), "{tier}, {len} elements");
             }
         }
     }

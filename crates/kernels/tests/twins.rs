@@ -6,7 +6,6 @@ use atelier_kernels as kernels;
 use atelier_kernels::{
     AdamW, AttentionRow, Compute, LoraMatrices, LoraProduct, Mat, MatMut, PagedCache, RopeTable, Tier, naive,
 };
-use half::bf16;
 
 /// Against f64: a few roundings of f32, each 6e-8, of sums of up to a few hundred terms of size one.
 const ERROR: f32 = 1e-5;
@@ -278,12 +277,17 @@ fn lora() {
                         (rows, rank, numbers(rank * n_in, 7 + at as u32), numbers(rank * n_out, 90 + at as u32))
                     })
                     .collect();
-                let rounded: Vec<_> = pairs.iter().map(|(_, _, a, b_t)| (rounded(a), rounded(b_t))).collect();
-                let in_f32 = pairs.iter().map(|(rows, rank, a, b_t)| (rows, *rank, LoraMatrices::F32 { a, b_t }));
-                let in_bf16 = pairs
+                let coded: Vec<_> = pairs
                     .iter()
-                    .zip(&rounded)
-                    .map(|((rows, rank, ..), (a, b_t))| (rows, *rank, LoraMatrices::Bf16 { a, b_t }));
+                    .map(|(_, rank, a, b_t)| {
+                        (codes(a), codes(b_t), numbers(*rank, 5).iter().map(|step| 1e-4 * step).collect::<Vec<_>>())
+                    })
+                    .collect();
+                let in_f32 = pairs.iter().map(|(rows, rank, a, b_t)| (rows, *rank, LoraMatrices::F32 { a, b_t }));
+                let in_int8 = pairs
+                    .iter()
+                    .zip(&coded)
+                    .map(|((rows, rank, ..), (a, b_t, steps))| (rows, *rank, LoraMatrices::Int8 { a, b_t, steps }));
                 let product = |(rows, rank, matrices): (&Range<usize>, usize, _)| LoraProduct {
                     rows: rows.clone(),
                     matrices,
@@ -291,14 +295,14 @@ fn lora() {
                     rank,
                 };
                 check_lora(compute, &in_f32.map(product).collect::<Vec<_>>(), rows, rank_max, n_in, n_out);
-                check_lora(compute, &in_bf16.map(product).collect::<Vec<_>>(), rows, rank_max, n_in, n_out);
+                check_lora(compute, &in_int8.map(product).collect::<Vec<_>>(), rows, rank_max, n_in, n_out);
             }
         }
     });
 }
 
-fn rounded(values: &[f32]) -> Vec<bf16> {
-    values.iter().copied().map(bf16::from_f32).collect()
+fn codes(values: &[f32]) -> Vec<i8> {
+    values.iter().map(|value| (127.0 * value) as i8).collect()
 }
 
 /// Against the twin, and each row as it is alone.

@@ -9,7 +9,7 @@ use atelier_kernels::{
 };
 
 use crate::weights::Layer;
-use crate::{Adapter, AdapterElement, Config, KV_BLOCK_TOKENS, KvCache, Model, ModelError, Projection};
+use crate::{Adapter, AdapterPair, Config, KV_BLOCK_TOKENS, KvCache, LoraPair, Model, ModelError, Projection};
 
 /// Adapters that one row can carry: the tenant's, then the user's.
 pub const ADAPTERS_PER_ROW_MAX: usize = 2;
@@ -27,22 +27,22 @@ pub struct Row {
 
 /// Consecutive rows that run with the same adapters.
 #[derive(Debug, Clone)]
-pub struct AdapterGroup<'a, W = f32> {
+pub struct AdapterGroup<'a, P = LoraPair> {
     /// Which rows.
     pub rows: Range<usize>,
     /// At most [`ADAPTERS_PER_ROW_MAX`], all applied to the same input of each projection.
-    pub adapters: &'a [&'a Adapter<W>],
+    pub adapters: &'a [&'a Adapter<P>],
 }
 
 /// What one call of [`Model::forward`] computes.
 #[derive(Debug, Clone, Copy)]
-pub struct Batch<'a, W = f32> {
+pub struct Batch<'a, P = LoraPair> {
     /// The rows. Earlier tokens of a row's sequence are in the cache already or are rows of this batch.
     pub rows: &'a [Row],
     /// Block tables, each long enough for the highest position of its rows.
     pub tables: &'a [&'a [u32]],
     /// Groups in ascending order that do not overlap; a row in no group runs on the base alone and pays nothing.
-    pub groups: &'a [AdapterGroup<'a, W>],
+    pub groups: &'a [AdapterGroup<'a, P>],
     /// Indexes of the rows whose logits are wanted, in the order they are wanted.
     pub logits_for: &'a [usize],
 }
@@ -74,7 +74,7 @@ impl Scratch {
         Self::default()
     }
 
-    fn fit<W>(&mut self, config: &Config, batch: &Batch<'_, W>) {
+    fn fit<P: AdapterPair>(&mut self, config: &Config, batch: &Batch<'_, P>) {
         let rows = batch.rows.len();
         for buffer in [&mut self.x, &mut self.normed, &mut self.projected] {
             buffer.resize(rows * config.hidden_size, 0.0);
@@ -108,11 +108,11 @@ impl Model {
     ///
     /// # Panics
     /// If the parts of the batch do not fit each other, the cache, or the model: these are the caller's mistakes.
-    pub fn forward<W: AdapterElement>(
+    pub fn forward<P: AdapterPair>(
         &self,
         cache: &mut KvCache,
         scratch: &mut Scratch,
-        batch: &Batch<'_, W>,
+        batch: &Batch<'_, P>,
         logits: &mut Vec<f32>,
     ) -> Result<(), ModelError> {
         self.check(cache, batch)?;
@@ -149,13 +149,13 @@ impl Model {
     }
 
     /// x += O(attention(Q(norm x), K(norm x), V(norm x)))
-    fn attention<W: AdapterElement>(
+    fn attention<P: AdapterPair>(
         &self,
         index: usize,
         layer: &Layer,
         cache: &mut KvCache,
         scratch: &mut Scratch,
-        batch: &Batch<'_, W>,
+        batch: &Batch<'_, P>,
         attention_rows: &[AttentionRow],
     ) {
         let (config, compute, rows) = (&self.config, &*self.compute, batch.rows.len());
@@ -192,13 +192,7 @@ impl Model {
     }
 
     /// x += Down(silu(Gate(norm x)) * Up(norm x))
-    fn feed_forward<W: AdapterElement>(
-        &self,
-        index: usize,
-        layer: &Layer,
-        scratch: &mut Scratch,
-        batch: &Batch<'_, W>,
-    ) {
+    fn feed_forward<P: AdapterPair>(&self, index: usize, layer: &Layer, scratch: &mut Scratch, batch: &Batch<'_, P>) {
         let (config, compute, rows) = (&self.config, &*self.compute, batch.rows.len());
         let Scratch { x, normed, gate, up, inner, projected, lora, .. } = scratch;
 
@@ -212,13 +206,13 @@ impl Model {
 
     /// y = x Wᵀ (+ bias) for all rows at once; then each group adds `scale · (x Aᵀ) Bᵀ` of each of its adapters, at
     /// the adapter's own rank.
-    fn project_groups<W: AdapterElement>(
+    fn project_groups<P: AdapterPair>(
         &self,
         (index, layer, projection): (usize, &Layer, Projection),
         y: &mut [f32],
         x: &[f32],
         lora: &mut [f32],
-        batch: &Batch<'_, W>,
+        batch: &Batch<'_, P>,
     ) {
         let (compute, rows) = (&*self.compute, batch.rows.len());
         let (n_out, n_in) = projection.shape(&self.config);
@@ -236,7 +230,7 @@ impl Model {
     }
 
     /// Every relation between the shapes, once, at the entry.
-    fn check<W>(&self, cache: &KvCache, batch: &Batch<'_, W>) -> Result<(), ModelError> {
+    fn check<P: AdapterPair>(&self, cache: &KvCache, batch: &Batch<'_, P>) -> Result<(), ModelError> {
         let config = &self.config;
         assert_eq!(cache.layers.len(), config.layer_count, "the cache was made for another model");
         assert_eq!(cache.width(), config.kv_width(), "the cache was made for another model");

@@ -30,7 +30,9 @@ mod weights;
 
 pub use atelier_kernels::{Compute, Tier, WeightFormat};
 
-pub use adapter::{Adapter, AdapterElement, AdapterGradients, LoraPair, PairGradient, Projection, ServedAdapter};
+pub use adapter::{
+    Adapter, AdapterGradients, AdapterPair, LoraPair, PairGradient, Projection, ServedAdapter, ServedPair,
+};
 pub use backward::{Dropout, LossSum, TrainBatch, TrainScratch};
 pub use config::{Config, Family};
 pub use digest::Digest;

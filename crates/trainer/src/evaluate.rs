@@ -1,7 +1,9 @@
 //! Base against adapter on held-out files: loss, bits per byte, and exact first lines of real completions.
 
 use atelier_kernels::argmax;
-use atelier_model::{Adapter, AdapterGroup, Batch, KV_BLOCK_TOKENS, KvCache, Model, Row, Scratch, TrainScratch};
+use atelier_model::{
+    Adapter, AdapterGroup, Batch, KV_BLOCK_TOKENS, KvCache, Model, Row, Scratch, ServedAdapter, TrainScratch,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
@@ -127,15 +129,16 @@ fn share(matches: &[bool]) -> f64 {
     matches.iter().filter(|&&matches| matches).count() as f64 / matches.len().max(1) as f64
 }
 
-/// The loss of each window under base and `adapters`.
+/// The loss of each window under base and `adapters`, as they are served: with rounded numbers.
 ///
 /// # Errors
 /// What the model refuses.
 pub fn window_losses(model: &Model, adapters: &[&Adapter], windows: &[Sample]) -> Result<Vec<ItemLoss>, TrainError> {
-    losses_with(model, &mut TrainScratch::new(), adapters, windows)
+    let served: Vec<Adapter> = adapters.iter().map(|adapter| adapter.rounded()).collect();
+    losses_with(model, &mut TrainScratch::new(), &served.iter().collect::<Vec<_>>(), windows)
 }
 
-/// [`window_losses`] in memory that is used again.
+/// The loss of each window, with the numbers as they are trained, in memory that is used again.
 pub(crate) fn losses_with(
     model: &Model,
     scratch: &mut TrainScratch,
@@ -164,7 +167,8 @@ pub(crate) fn losses_with(
     Ok(items)
 }
 
-/// Whether greedy decoding writes the first line of each item's target exactly (white space at its end aside).
+/// Whether greedy decoding writes the first line of each item's target exactly (white space at its end aside), with
+/// `adapters` as they are served.
 ///
 /// # Errors
 /// What the model refuses.
@@ -174,10 +178,11 @@ pub fn first_line_matches(
     items: &[CompletionItem],
 ) -> Result<Vec<bool>, TrainError> {
     let mut matches = Vec::with_capacity(items.len());
+    let served: Vec<ServedAdapter> = adapters.iter().map(|adapter| adapter.to_served()).collect();
     let blocks_per_lane = (AROUND_TOKENS_MAX + MARK_TOKENS + GENERATED_TOKENS_MAX).div_ceil(KV_BLOCK_TOKENS);
     let mut decoder = Decoder {
         model,
-        adapters,
+        adapters: served.iter().collect(),
         cache: model.new_kv_cache(LANES * blocks_per_lane),
         scratch: Scratch::new(),
         logits: Vec::new(),
@@ -202,7 +207,7 @@ fn first_line(text: &str) -> &str {
 /// Greedy completions, a few side by side.
 struct Decoder<'a> {
     model: &'a Model,
-    adapters: &'a [&'a Adapter],
+    adapters: Vec<&'a ServedAdapter>,
     cache: KvCache,
     scratch: Scratch,
     logits: Vec<f32>,
@@ -270,7 +275,7 @@ impl Decoder<'_> {
 
     fn forward(&mut self, rows: &[Row], logits_for: &[usize]) -> Result<(), TrainError> {
         let tables: Vec<&[u32]> = self.tables.iter().map(Vec::as_slice).collect();
-        let group = AdapterGroup { rows: 0..rows.len(), adapters: self.adapters };
+        let group = AdapterGroup { rows: 0..rows.len(), adapters: &self.adapters };
         let groups = if self.adapters.is_empty() { Vec::new() } else { vec![group] };
         let batch = Batch { rows, tables: &tables, groups: &groups, logits_for };
         self.model.forward(&mut self.cache, &mut self.scratch, &batch, &mut self.logits)?;

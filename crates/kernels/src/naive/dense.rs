@@ -1,7 +1,6 @@
 //! Products of matrices.
 
 use crate::gemm::{Mat, MatMut};
-use half::slice::HalfFloatSliceExt;
 
 use crate::lora::{LoraMatrices, LoraProduct};
 use crate::matrix::Matrix;
@@ -38,13 +37,15 @@ pub fn gemm_tn(y: MatMut<'_>, x: Mat<'_>, w: Mat<'_>, alpha: f32, accumulate: bo
 pub fn lora_add(y: &mut [f32], h: &mut [f32], x: &[f32], products: &[LoraProduct<'_>], n_in: usize, n_out: usize) {
     for LoraProduct { rows, matrices, scale, rank } in products {
         let (count, rank) = (rows.len(), *rank);
-        let (a, b_t) = match matrices {
-            LoraMatrices::F32 { a, b_t } => (a.to_vec(), b_t.to_vec()),
-            LoraMatrices::Bf16 { a, b_t } => (a.to_f32_vec(), b_t.to_f32_vec()),
+        let widened = |codes: &[i8]| codes.iter().copied().map(f32::from).collect::<Vec<f32>>();
+        let (a, b_t, steps) = match matrices {
+            LoraMatrices::F32 { a, b_t } => (a.to_vec(), b_t.to_vec(), vec![1.0; rank]),
+            LoraMatrices::Int8 { a, b_t, steps } => (widened(a), widened(b_t), steps.to_vec()),
         };
         let (x, y) = (&x[rows.start * n_in..][..count * n_in], &mut y[rows.start * n_out..][..count * n_out]);
         let h = &mut h[..count * rank];
         gemm_nt(MatMut::new(h, count, rank), Mat::new(x, count, n_in), Mat::new(&a, rank, n_in), 1.0, false);
+        h.chunks_exact_mut(rank).for_each(|h| h.iter_mut().zip(&steps).for_each(|(h, step)| *h *= step));
         gemm_nn(MatMut::new(y, count, n_out), Mat::new(h, count, rank), Mat::new(&b_t, rank, n_out), *scale, true);
     }
 }

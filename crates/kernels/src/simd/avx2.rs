@@ -2,8 +2,6 @@
 
 use std::arch::x86_64::*;
 
-use half::bf16;
-
 use super::{Kernel, Simd};
 
 /// Proof that AVX2 and FMA are there; made only where a function with those features begins.
@@ -102,18 +100,18 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn load_bf16(self, from: *const bf16) -> __m256 {
-        // SAFETY: as above, and the caller vouches for the memory. bf16 are the upper halves of f32.
-        unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast())))) }
+    unsafe fn load_i8(self, from: *const i8) -> __m256 {
+        // SAFETY: as above, and the caller vouches for the memory.
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast()))) }
     }
 
     #[inline(always)]
-    unsafe fn load_bf16_head(self, from: *const bf16, count: usize) -> __m256 {
-        let mut whole = [bf16::ZERO; Self::LANES];
+    unsafe fn load_i8_head(self, from: *const i8, count: usize) -> __m256 {
+        let mut whole = [0; Self::LANES];
         // SAFETY: `count` elements are readable, and fewer than `whole` has.
         unsafe {
             std::ptr::copy_nonoverlapping(from, whole.as_mut_ptr(), count);
-            self.load_bf16(whole.as_ptr())
+            self.load_i8(whole.as_ptr())
         }
     }
 

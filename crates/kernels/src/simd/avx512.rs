@@ -2,8 +2,6 @@
 
 use std::arch::x86_64::*;
 
-use half::bf16;
-
 use super::{Kernel, Simd};
 
 /// Proof that AVX-512 F, BW and VL are there; made only by [`run`].
@@ -46,11 +44,10 @@ fn head_mask(count: usize) -> __mmask16 {
     ((1_u32 << count) - 1) as __mmask16
 }
 
-/// bf16 are the upper halves of f32.
 #[inline(always)]
-fn widen(_proof: Avx512, halves: __m256i) -> __m512 {
+fn widen(_proof: Avx512, bytes: __m128i) -> __m512 {
     // SAFETY: the token proves the features.
-    unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves))) }
+    unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)) }
 }
 
 /// The sums of the lanes of four vectors, (0 + 1) + (2 + 3) in each 128 bits and then across.
@@ -118,15 +115,15 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn load_bf16(self, from: *const bf16) -> __m512 {
+    unsafe fn load_i8(self, from: *const i8) -> __m512 {
         // SAFETY: as above, and the caller vouches for the memory.
-        unsafe { widen(self, _mm256_loadu_si256(from.cast())) }
+        unsafe { widen(self, _mm_loadu_si128(from.cast())) }
     }
 
     #[inline(always)]
-    unsafe fn load_bf16_head(self, from: *const bf16, count: usize) -> __m512 {
+    unsafe fn load_i8_head(self, from: *const i8, count: usize) -> __m512 {
         // SAFETY: as above; lanes outside of the mask are not accessed.
-        unsafe { widen(self, _mm256_maskz_loadu_epi16(head_mask(count), from.cast())) }
+        unsafe { widen(self, _mm_maskz_loadu_epi8(head_mask(count), from)) }
     }
 
     #[inline(always)]

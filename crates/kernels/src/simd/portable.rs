@@ -1,7 +1,5 @@
 //! Plain Rust over arrays of eight, for the compiler's baseline vectors.
 
-use half::bf16;
-
 use super::Simd;
 
 const LANES: usize = 8;
@@ -66,17 +64,17 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    unsafe fn load_bf16(self, from: *const bf16) -> Self::F {
+    unsafe fn load_i8(self, from: *const i8) -> Self::F {
         // SAFETY: the caller vouches for LANES readable elements.
-        unsafe { from.cast::<[bf16; LANES]>().read_unaligned() }.map(bf16::to_f32)
+        unsafe { from.cast::<[i8; LANES]>().read_unaligned() }.map(f32::from)
     }
 
     #[inline(always)]
-    unsafe fn load_bf16_head(self, from: *const bf16, count: usize) -> Self::F {
+    unsafe fn load_i8_head(self, from: *const i8, count: usize) -> Self::F {
         let mut lanes = [0.0; LANES];
         for i in 0..count {
             // SAFETY: the caller vouches for `count` readable elements.
-            lanes[i] = unsafe { from.add(i).read() }.to_f32();
+            lanes[i] = f32::from(unsafe { from.add(i).read() });
         }
         lanes
     }

@@ -10,7 +10,7 @@ use atelier_kernels::{self as kernels, Mat, MatMut};
 
 use super::dropout::{Dropout, Mask};
 use crate::weights::Layer;
-use crate::{Adapter, AdapterGradients, Model, Projection};
+use crate::{Adapter, AdapterGradients, AdapterPair as _, Model, Projection};
 
 /// What all layers of one micro-batch share.
 pub(super) struct LayerPass<'a> {

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{Golden, Sequence, golden_folder, load, run_whole, try_load};
+use atelier_model::LoraPair;
 
 struct Tensor {
     dtype: Dtype,
@@ -79,7 +80,7 @@ fn logits_of(folder: &Path) -> Vec<f32> {
     let golden = Golden::read(&golden_folder("llama").join("golden.safetensors"));
     let model = load(folder, Tier::detect(), WeightFormat::Bf16);
     let sequence = |tokens| Sequence { tokens, adapters: vec![] };
-    run_whole::<f32>(&model, &golden.sequences().into_iter().map(sequence).collect::<Vec<_>>()).concat()
+    run_whole::<LoraPair>(&model, &golden.sequences().into_iter().map(sequence).collect::<Vec<_>>()).concat()
 }
 
 #[test]

@@ -9,6 +9,7 @@ use atelier_kernels::{Tier, WeightFormat};
 use crate::support::{
     Golden, Sequence, base_folder, golden_adapter, golden_folder, largest_difference, load, rms, run_whole,
 };
+use atelier_model::LoraPair;
 
 /// f32 inputs, bf16 weights: only the order of additions differs from the reference.
 const TOLERANCE_F32: f32 = 3e-5;
@@ -88,7 +89,7 @@ fn shipped_base() {
     for (tier, format) in every_tier_and_format() {
         let model = load(&base_folder(), tier, format);
         let vocab = model.config().vocab_size;
-        let logits = run_whole::<f32>(&model, &[Sequence { tokens: tokens.clone(), adapters: vec![] }]).concat();
+        let logits = run_whole::<LoraPair>(&model, &[Sequence { tokens: tokens.clone(), adapters: vec![] }]).concat();
         let tolerance = tolerance(tier, format);
         let what = |part: &str| format!("atelier-base {part} {tier} {format:?}");
         check_close(&what("last"), &logits[(count - 1) * vocab..], golden.floats("last.logits"), tolerance);

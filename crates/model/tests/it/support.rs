@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use atelier_kernels::{Compute, Tier, WeightFormat};
 use atelier_model::{
-    Adapter, AdapterElement, AdapterFiles, AdapterGroup, Batch, KV_BLOCK_TOKENS, LoadOptions, Model, ModelError, Row,
-    Scratch,
+    Adapter, AdapterFiles, AdapterGroup, AdapterPair, Batch, KV_BLOCK_TOKENS, LoadOptions, LoraPair, Model, ModelError,
+    Row, Scratch,
 };
 use safetensors::{Dtype, SafeTensors};
 
@@ -87,9 +87,9 @@ impl Golden {
 
 /// One sequence and what it runs with.
 #[derive(Clone)]
-pub struct Sequence<'a, W = f32> {
+pub struct Sequence<'a, P = LoraPair> {
     pub tokens: Vec<u32>,
-    pub adapters: Vec<&'a Adapter<W>>,
+    pub adapters: Vec<&'a Adapter<P>>,
 }
 
 /// Rows of one sequence that go into one step.
@@ -97,9 +97,9 @@ pub type Part = (usize, Range<usize>);
 
 /// Runs the steps one after the other and returns each sequence's logits, (tokens, vocab). Blocks of the sequences are
 /// dealt in turns from the end of the cache, so that no sequence has neighbouring blocks.
-pub fn run<W: AdapterElement>(model: &Model, sequences: &[Sequence<'_, W>], steps: &[Vec<Part>]) -> Vec<Vec<f32>> {
+pub fn run<P: AdapterPair>(model: &Model, sequences: &[Sequence<'_, P>], steps: &[Vec<Part>]) -> Vec<Vec<f32>> {
     let vocab = model.config().vocab_size;
-    let blocks_each = |sequence: &Sequence<'_, W>| sequence.tokens.len().div_ceil(KV_BLOCK_TOKENS);
+    let blocks_each = |sequence: &Sequence<'_, P>| sequence.tokens.len().div_ceil(KV_BLOCK_TOKENS);
     let blocks = sequences.iter().map(blocks_each).max().unwrap_or(0);
     let count = sequences.len();
     let table = |index: usize| (0..blocks).map(|block| (blocks * count - 1 - (block * count + index)) as u32).collect();
@@ -138,7 +138,7 @@ pub fn run<W: AdapterElement>(model: &Model, sequences: &[Sequence<'_, W>], step
 }
 
 /// All sequences whole in one step.
-pub fn run_whole<W: AdapterElement>(model: &Model, sequences: &[Sequence<'_, W>]) -> Vec<Vec<f32>> {
+pub fn run_whole<P: AdapterPair>(model: &Model, sequences: &[Sequence<'_, P>]) -> Vec<Vec<f32>> {
     let step = sequences.iter().enumerate().map(|(index, sequence)| (index, 0..sequence.tokens.len())).collect();
     run(model, sequences, &[step])
 }
