@@ -4,11 +4,15 @@
     peft_parity.py logits  --base DIR [--adapter DIR] (--text FILE | --tokens FILE) [--positions 0,5,-1]
     peft_parity.py create  --base DIR --out DIR (--text FILE | --tokens FILE) [--rank 8] [--alpha 16] [--seed 0]
     peft_parity.py compare REFERENCE.json OTHER.json [--tolerance 0.001]
+    peft_parity.py served  --base DIR --adapter DIR (--text FILE | --tokens FILE) --url URL [--model NAME]
 
 `logits` runs the reference on an adapter folder (one that Atelier wrote, for example) and prints
 one JSON object; `create` first makes an adapter of random weights with PEFT, saves it to --out and
 writes the same object to --out/logits.json as well. `compare` says how far two such objects are
-apart and ends with status 1 beyond the tolerance. Everything is computed in f32.
+apart and ends with status 1 beyond the tolerance. `served` asks a running server, with the key in
+ATELIER_KEY, for the log probability of every token of the text, and says how far the reference with
+the same adapter is from it and how far the adapter itself moves them; it ends with status 1 if the
+difference is on average more than a twentieth of that. The reference is computed in f32.
 
 The object: {"tokens": [ids], "positions": [row indexes], "logits": [[vocabulary] per position],
 "argmax": [id per token], "loss": mean next-token loss or null for a single token}.
@@ -19,6 +23,7 @@ import argparse
 import json
 import os
 import sys
+import urllib.request
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -31,6 +36,9 @@ from transformers import AutoModelForCausalLM
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 LORA_B_STD = 0.02  # moves the logits clearly without drowning the base
 COMPARE_TOLERANCE = 1e-3  # f32 against f32 on bf16 weights; logits are of the order of 10
+# Mean difference of a log probability between the server, whose fastest tier rounds activations to bf16 and adapters to
+# int8, and f32, as a share of what the adapter changes.
+SERVED_TOLERANCE = 0.05
 
 
 def read_tokens(arguments: argparse.Namespace) -> list[int]:
@@ -124,6 +132,39 @@ def run_compare(arguments: argparse.Namespace) -> None:
     sys.exit(0 if report["within_tolerance"] else 1)
 
 
+@torch.no_grad()
+def token_logprobs(model: torch.nn.Module, tokens: list[int]) -> torch.Tensor:
+    """Of each token but the first, given those before it."""
+    ids = torch.tensor(tokens)
+    logits = model(input_ids=ids[None], use_cache=False).logits[0].double()
+    return logits[:-1].log_softmax(dim=1).gather(1, ids[1:, None])[:, 0]
+
+
+def run_served(arguments: argparse.Namespace) -> None:
+    tokens = read_tokens(arguments)
+    ask = {"model": arguments.model, "prompt": tokens, "max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 0}
+    request = urllib.request.Request(f"{arguments.url}/v1/completions", json.dumps(ask).encode())
+    request.add_header("content-type", "application/json")
+    request.add_header("authorization", f"Bearer {os.environ['ATELIER_KEY']}")
+    with urllib.request.urlopen(request) as answer:
+        served = json.load(answer)["choices"][0]["logprobs"]["token_logprobs"][1 : len(tokens)]
+    base = load_base(arguments.base)
+    alone = token_logprobs(base, tokens)
+    adapted = token_logprobs(PeftModel.from_pretrained(base, arguments.adapter).eval(), tokens)
+    difference = (torch.tensor(served, dtype=torch.float64) - adapted).abs()
+    effect = (adapted - alone).abs().mean().item()
+    report = {
+        "tokens": len(tokens),
+        "logprob_difference_max": difference.max().item(),
+        "logprob_difference_mean": difference.mean().item(),
+        "adapter_effect_mean": effect,
+        "loss": {"peft": -adapted.mean().item(), "served": -sum(served) / len(served), "base": -alone.mean().item()},
+        "within_tolerance": difference.mean().item() <= SERVED_TOLERANCE * effect,
+    }
+    print(json.dumps(report))
+    sys.exit(0 if report["within_tolerance"] else 1)
+
+
 def parse_positions(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
 
@@ -141,9 +182,15 @@ def parse_arguments() -> argparse.Namespace:
     create.add_argument("--rslora", action="store_true")
     create.add_argument("--seed", type=int, default=0)
     create.set_defaults(run=run_create)
+    served = commands.add_parser("served")
+    served.add_argument("--adapter", type=Path, required=True)
+    served.add_argument("--url", required=True)
+    served.add_argument("--model", default="atelier")
+    served.set_defaults(run=run_served)
     for command in (logits, create):
-        command.add_argument("--base", type=Path, required=True)
         command.add_argument("--positions", type=parse_positions, default=[-1])
+    for command in (logits, create, served):
+        command.add_argument("--base", type=Path, required=True)
         source = command.add_mutually_exclusive_group(required=True)
         source.add_argument("--text", type=Path)
         source.add_argument("--tokens", type=Path)
