@@ -295,6 +295,8 @@ pub const EXPORTS_MAX: usize = 4;
 pub const EXPORT_CHUNK_BYTES: usize = 64 << 10;
 /// Chunks of an export that wait for a slow client.
 pub const EXPORT_CHUNKS_MAX: usize = 8;
+/// How long a client may take for the next chunk of an export: whoever is slower than 2 KiB/s keeps others from theirs.
+pub const EXPORT_CHUNK_TIME_MAX: Duration = Duration::from_secs(30);
 /// Rows of one file of an export: a few MiB of lines.
 pub const EXPORT_ROWS_PER_FILE: usize = 10_000;
 /// Rows of the ledger that an export reads at once.

@@ -8,11 +8,12 @@ mod turns;
 
 use std::io::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 use atelier_access::{Caller, Granted, right};
 use atelier_domain::limits::{
-    AUDIT_PAGE_ROWS_MAX, EXPORT_CHUNK_BYTES, EXPORT_CHUNKS_MAX, EXPORT_ROWS_PER_FILE, PAGE_ROWS_MAX,
-    STREAM_RECHECK_INTERVAL,
+    AUDIT_PAGE_ROWS_MAX, EXPORT_CHUNK_BYTES, EXPORT_CHUNK_TIME_MAX, EXPORT_CHUNKS_MAX, EXPORT_ROWS_PER_FILE,
+    PAGE_ROWS_MAX, STREAM_RECHECK_INTERVAL,
 };
 use atelier_domain::{Digest, TenantId};
 use atelier_store::{AuditQuery, AuditRecord, ChainKind, RunEvent, RunPage, RunRecord, StoreError, VersionRecord};
@@ -61,10 +62,10 @@ impl Platform {
         let line = Line { platform: self.clone(), caller: caller.clone(), tenant, sender, runtime: Handle::current() };
         self.tasks().spawn_blocking(move || {
             let _turn = turn;
-            let failed = line.sender.clone();
+            let (failed, runtime) = (line.sender.clone(), line.runtime.clone());
             if let Err(error) = write_archive(line, &rights) {
-                // Whoever is still there is told; who has gone has no need of it.
-                let _ = failed.blocking_send(Err(error));
+                // Whoever is still there is told; who has gone has no need of it, and nobody waits for the slow.
+                runtime.spawn(async move { failed.send(Err(error)).await });
             }
         });
         Ok(Export { chunks })
@@ -111,16 +112,8 @@ impl Line {
     /// Sends a chunk when there is room; meanwhile, and before, looks whether the caller may still have it.
     fn send(&self, chunk: Bytes) -> Result<(), PlatformError> {
         self.runtime.block_on(async {
-            loop {
-                tokio::select! {
-                    permit = self.sender.reserve() => {
-                        let permit = permit.map_err(|_| PlatformError::closing())?;
-                        permit.send(Ok(chunk));
-                        return Ok(());
-                    }
-                    () = tokio::time::sleep(STREAM_RECHECK_INTERVAL) => self.look().await?,
-                }
-            }
+            room(&self.sender, EXPORT_CHUNK_TIME_MAX, async || self.look().await).await?.send(Ok(chunk));
+            Ok(())
         })
     }
 
@@ -128,6 +121,30 @@ impl Line {
         self.platform.check_open()?;
         let caller = self.platform.renew(&self.caller).await.map_err(|_| PlatformError::KeyEnded)?;
         Rights::of(&caller, self.tenant).map(|_| ()).map_err(|_| PlatformError::KeyEnded)
+    }
+}
+
+/// Waits until the client has taken enough; not for ever.
+async fn room<T>(
+    sender: &mpsc::Sender<T>,
+    within: Duration,
+    look: impl AsyncFn() -> Result<(), PlatformError>,
+) -> Result<mpsc::Permit<'_, T>, PlatformError> {
+    let taken = async {
+        loop {
+            tokio::select! {
+                permit = sender.reserve() => return permit.map_err(|_| PlatformError::closing()),
+                () = tokio::time::sleep(STREAM_RECHECK_INTERVAL) => look().await?,
+            }
+        }
+    };
+    tokio::time::timeout(within, taken).await.unwrap_or_else(|_| Err(too_slow()))
+}
+
+fn too_slow() -> PlatformError {
+    PlatformError::Overloaded {
+        message: "The export was taken too slowly, so that others could not have theirs. Try again on a faster line.",
+        retry_after_ms: 0,
     }
 }
 
@@ -502,5 +519,24 @@ fn chain_name(kind: ChainKind) -> &'static str {
         ChainKind::Operator => "operator",
         ChainKind::Administration => "administration",
         ChainKind::Work => "work",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_takes_too_slowly_gives_the_place_back() {
+        let (sender, mut chunks) = mpsc::channel(1);
+        sender.send(0).await.unwrap();
+        let error = room(&sender, Duration::from_millis(1), async || Ok(())).await.unwrap_err();
+        assert!(matches!(error, PlatformError::Overloaded { .. }), "{error}");
+        let error = room(&sender, Duration::MAX, async || Err(PlatformError::KeyEnded)).await.unwrap_err();
+        assert!(matches!(error, PlatformError::KeyEnded), "whose key has ended waits no longer: {error}");
+
+        let taken = tokio::spawn(async move { (chunks.recv().await, chunks.recv().await) });
+        room(&sender, Duration::MAX, async || Ok(())).await.unwrap().send(1);
+        assert_eq!(taken.await.unwrap(), (Some(0), Some(1)));
     }
 }
