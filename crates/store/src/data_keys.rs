@@ -274,7 +274,7 @@ impl Store {
             tracing::debug!(error = &error as &dyn std::error::Error, "the database's log was not emptied");
         }
         if let Some(side) = &self.inner.server
-            && let Err(error) = side.server.rewrite_table(DATA_KEYS_TABLE).await
+            && let Err(error) = side.server.rewrite_tables(&[DATA_KEYS_TABLE]).await
         {
             tracing::debug!(error = &error as &dyn std::error::Error, "the table of data keys was not rewritten");
         }

@@ -255,11 +255,9 @@ impl Store {
     /// that takes. Where the owner is not known, or a table stays busy, that is left to the operator.
     async fn rewrite_plain_tables(&self, tenant: TenantId) {
         let Some(side) = &self.inner.server else { return };
-        for table in PLAIN_TABLES {
-            if let Err(error) = side.server.rewrite_table(table).await {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(%tenant, table, error, "removed rows stay in the table's file until VACUUM (FULL)");
-            }
+        if let Err(error) = side.server.rewrite_tables(&PLAIN_TABLES).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(%tenant, error, "removed rows stay in tables' files until the owner says VACUUM (FULL)");
         }
         if !side.server.knows_owner() {
             tracing::warn!(%tenant, "removed rows stay in tables' files until the owner says VACUUM (FULL)");

@@ -6,6 +6,7 @@
 
 use std::error::Error;
 use std::sync::Arc;
+use std::time::Duration;
 
 use atelier_domain::limits::{
     DATABASE_BUSY_TIMEOUT, POSTGRES_CONNECTIONS_MAX, POSTGRES_IDLE_TRANSACTION_MAX, POSTGRES_STATEMENTS_MAX,
@@ -147,14 +148,21 @@ impl Server {
         self.owner.is_some()
     }
 
-    /// Writes a table anew, without what was ever deleted from it, where the owner is known.
-    pub(crate) async fn rewrite_table(&self, table: &'static str) -> Result<(), StoreError> {
+    /// Writes tables anew, without what was ever deleted from them, where the owner is known; as many as can be, and the
+    /// first reason why one cannot. Busy while somebody may still see what was deleted.
+    pub(crate) async fn rewrite_tables(&self, tables: &[&str]) -> Result<(), StoreError> {
         if self.owner.is_none() {
             return Ok(());
         }
         let mut owner = self.owner_connection().await?;
-        run(&mut owner, "VACUUM", format!("VACUUM (FULL) {table}")).await?;
-        owner.close().await.map_err(|error| failed("close", error))
+        let unseen = tokio::time::timeout(DATABASE_BUSY_TIMEOUT, until_unseen(&mut owner)).await;
+        unseen.map_err(|_| StoreError::Busy)??;
+        let mut written = Ok(());
+        for table in tables {
+            written = written.and(run(&mut owner, "VACUUM", format!("VACUUM (FULL) {table}")).await);
+        }
+        owner.close().await.map_err(|error| failed("close", error))?;
+        written
     }
 
     async fn owner_connection(&self) -> Result<PgConnection, StoreError> {
@@ -199,6 +207,25 @@ impl Server {
     }
 }
 
+/// Waits until no transaction sees any more what was deleted before now. `VACUUM (FULL)` keeps what the oldest snapshot
+/// of this database may see, its own among them, and that goes back to the oldest transaction that writes anywhere on
+/// the server.
+async fn until_unseen(connection: &mut PgConnection) -> Result<(), StoreError> {
+    const NOW: &str = "SELECT CAST(pg_current_xact_id() AS TEXT)";
+    const IS_UNSEEN: &str = "SELECT pg_snapshot_xmin(pg_current_snapshot()) >= CAST($1 AS xid8) AND NOT EXISTS (
+        SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+            AND age(backend_xmin) > age(xid(CAST($1 AS xid8))))";
+    const PAUSE: Duration = Duration::from_millis(10);
+    let now: String = sqlx::query_scalar(NOW).fetch_one(&mut *connection).await.map_err(|error| failed(NOW, error))?;
+    loop {
+        let unseen = sqlx::query_scalar(IS_UNSEEN).bind(&now).fetch_one(&mut *connection).await;
+        if unseen.map_err(|error| failed(IS_UNSEEN, error))? {
+            return Ok(());
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
 async fn run(connection: &mut PgConnection, what: &'static str, statement: String) -> Result<(), StoreError> {
     let done = sqlx::raw_sql(AssertSqlSafe(statement)).execute(connection).await;
     done.map(|_| ()).map_err(|error| failed(what, error))
@@ -211,7 +238,7 @@ fn options_of(url: &str) -> Result<PgConnectOptions, StoreError> {
     }
     // The driver's error may repeat what it could not read.
     let options: PgConnectOptions = url.parse().map_err(|_: sqlx::Error| StoreError::BadAddress)?;
-    let seconds = |time: std::time::Duration| format!("{}s", time.as_secs());
+    let seconds = |time: Duration| format!("{}s", time.as_secs());
     Ok(options
         .application_name("atelier")
         .statement_cache_capacity(POSTGRES_STATEMENTS_MAX)

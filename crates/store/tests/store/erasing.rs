@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
 use atelier_access::right::{ListTenants, ManageKeys, ManageTenant, ReadSources, WriteSources};
@@ -10,6 +11,7 @@ use atelier_store::{Erasure, NewKey, NewSource, SourceOrigin, Store};
 
 use crate::encryption::{places_with, plant};
 use crate::files::files_under;
+use crate::postgres::command;
 use crate::world::{Backend, Tenant, World, on_each_database, open_store};
 
 /// Keys whose names are markers, beside what [`plant`] plants.
@@ -76,6 +78,28 @@ on_each_database! {
         assert_eq!(page, std::slice::from_ref(&erasure));
         let world = world.reopen().await;
         assert_eq!(certificates(&world).await, [second, erasure]);
+    }
+
+    async fn what_others_could_still_see_is_gone_from_the_files_all_the_same(world: World) {
+        if matches!(world.backend, Backend::Sqlite) {
+            return;
+        }
+        const FILES: &str = "CHECKPOINT; SELECT relname FROM pg_class JOIN pg_namespace ON relnamespace = pg_namespace.oid
+            WHERE relkind = 'r' AND nspname LIKE 'atelier%'
+                AND position('erase-me-31b7'::bytea IN pg_read_binary_file(pg_relation_filepath(pg_class.oid))) > 0";
+        // Whoever writes in any database of the server keeps rows that are deleted meanwhile where they are.
+        const WRITES: &str = "BEGIN; SELECT pg_current_xact_id(); SELECT pg_sleep(1); COMMIT";
+        const IS_WRITING: &str = "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = 'postgres' AND backend_xid IS NOT NULL AND query LIKE '%pg_sleep(1)%'";
+        let acme = world.tenant("acme", Plan::Tuned).await;
+        plant_names(&world, &acme).await;
+        let database = world.backend.test_database();
+        assert_ne!(database.sql(FILES), "", "names of keys can be found before");
+        let mut other = command("psql").args(["-qX", "-U", "postgres", "-c", WRITES]).stdout(Stdio::null()).spawn().unwrap();
+        until("somebody writes", async || database.sql(IS_WRITING) != "0").await;
+        erase(&world, &acme).await;
+        assert_eq!(database.sql(FILES), "");
+        assert!(other.wait().unwrap().success());
     }
 
     async fn who_asks_for_an_erasure_and_goes_leaves_nothing_half_done(world: World) {
