@@ -21,7 +21,7 @@ test: ## Run every test; installs the test runner and the OpenAI client where th
 attacks: ## Run the attack suite on each database and separation; prints the number of generated cases and of leaks
 	scripts/attacks.sh
 
-mutants: ## Break the walls' own code in every small way and see whether a test notices; an hour or two
+mutants: ## Break the walls' own code in every small way and see whether a test notices; two or three hours
 	scripts/mutants.sh $(ARGS)
 
 check: ## Everything that must pass before a change is merged: format, lints, tidy, tests, documentation, licences

@@ -536,15 +536,99 @@ mod tests {
     #[tokio::test]
     async fn a_place_that_cannot_be_made_leaves_no_file() {
         let folder = tempfile::tempdir().unwrap();
-        let control = Database::open_sqlite(&folder.path().join("control.db"), true, 1, Scope::Control).await.unwrap();
-        let tenants = folder.path().join("tenants");
-        fs::create_dir(&tenants).unwrap();
+        let (tenants, places) = places_in(folder.path()).await;
         let now = Timestamp::from_seconds(1);
         let tenant = TenantId::generate(now, [1; 10]);
         // Where SQLite would write its log there lies a folder.
         fs::create_dir(tenants.join(format!("{}.db-wal", tenant.hex()))).unwrap();
-        let places = TenantPlaces::in_folder(tenants.clone(), control);
         assert!(places.create(tenant, Separation::File, now).await.is_err());
         assert!(!file_of(&tenants, tenant).exists());
+    }
+
+    /// An empty folder for files, and places in it whose control database knows nobody.
+    async fn places_in(folder: &Path) -> (PathBuf, TenantPlaces) {
+        let control = Database::open_sqlite(&folder.join("control.db"), true, 1, Scope::Control).await.unwrap();
+        let tenants = folder.join("tenants");
+        fs::create_dir(&tenants).unwrap();
+        (tenants.clone(), TenantPlaces::in_folder(tenants, control))
+    }
+
+    #[tokio::test]
+    async fn a_file_that_does_not_say_any_more_whose_it_is_is_nobodys() {
+        let folder = tempfile::tempdir().unwrap();
+        let (tenants, places) = places_in(folder.path()).await;
+        let now = Timestamp::from_seconds(1);
+        let tenant = TenantId::generate(now, [1; 10]);
+        places.create(tenant, Separation::File, now).await.unwrap();
+        let file = file_of(&tenants, tenant);
+        let database = Database::open_sqlite(&file, false, 1, Scope::Tenant(tenant)).await.unwrap();
+        let mut transaction = database.begin().await.unwrap();
+        transaction.execute("DELETE FROM tenant_identity", values![]).await.unwrap();
+        transaction.commit(Unrecorded::Place.permit()).await.unwrap();
+        database.close().await;
+        assert!(matches!(places.get(tenant, now).await, Err(StoreError::WrongPlace { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_file_from_before_files_said_so_is_theirs_whose_rows_are_in_it() {
+        const ROW: &str = "INSERT INTO sources VALUES ($1, 'src', 'n', 'upload', 'd', 1, 'x', 1)";
+        let folder = tempfile::tempdir().unwrap();
+        let (tenants, places) = places_in(folder.path()).await;
+        let now = Timestamp::from_seconds(1);
+        let (tenant, stranger) = (TenantId::generate(now, [1; 10]), TenantId::generate(now, [2; 10]));
+        for whose in [tenant, stranger] {
+            let file = file_of(&tenants, tenant);
+            let database = Database::open_sqlite(&file, true, 1, Scope::Tenant(tenant)).await.unwrap();
+            let first = &migrate::TENANT.sqlite[..1];
+            migrate::migrate(&database, "file", first, now).await.unwrap();
+            let mut transaction = database.begin().await.unwrap();
+            transaction.execute(ROW, values![whose]).await.unwrap();
+            transaction.commit(Unrecorded::Place.permit()).await.unwrap();
+            database.close().await;
+            match places.get(tenant, now).await {
+                Ok(_) => assert_eq!(whose, tenant),
+                Err(StoreError::WrongPlace { .. }) => assert_eq!(whose, stranger),
+                Err(error) => panic!("{error}"),
+            }
+            places.close_all().await;
+            places.remove_litter(tenant).unwrap();
+            assert!(!file.exists());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_removed_is_not_said_to_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let (tenants, places) = places_in(folder.path()).await;
+        let tenant = TenantId::generate(Timestamp::from_seconds(1), [1; 10]);
+        places.remove_litter(tenant).unwrap();
+        fs::create_dir(file_of(&tenants, tenant)).unwrap();
+        assert!(places.remove_litter(tenant).is_err());
+    }
+
+    #[tokio::test]
+    async fn of_too_many_places_the_oldest_closes_that_nobody_uses() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open_sqlite(&folder.path().join("x.db"), true, 1, Scope::Control).await.unwrap();
+        let tenant = |at: usize| TenantId::generate(Timestamp::from_seconds(1), [at as u8; 10]);
+        let mut open = OpenPlaces::default();
+        let mut put = |at: usize, is_heavy: bool| {
+            let place = OpenPlace { database: Arc::new(database.clone()), is_heavy, last_use: at as u64 };
+            open.by_tenant.insert(tenant(at), place);
+        };
+        // Those without connections of their own are the older ones, and count for nothing here.
+        let (light, heavy) = (0..3, 3..3 + TENANT_DATABASES_OPEN_MAX);
+        light.for_each(|at| put(at, false));
+        heavy.clone().for_each(|at| put(at, true));
+        open.close_least_recently_used().await;
+        assert_eq!(open.by_tenant.len(), heavy.end, "as many as may be");
+
+        let used = Arc::clone(&open.by_tenant[&tenant(heavy.start)].database);
+        let last = OpenPlace { database: Arc::new(database.clone()), is_heavy: true, last_use: u64::MAX };
+        open.by_tenant.insert(tenant(heavy.end), last);
+        open.close_least_recently_used().await;
+        let closed: Vec<_> = (0..=heavy.end).filter(|at| !open.by_tenant.contains_key(&tenant(*at))).collect();
+        assert_eq!(closed, [heavy.start + 1], "the oldest is in use, the next is not");
+        drop(used);
     }
 }

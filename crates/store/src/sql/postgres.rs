@@ -549,6 +549,45 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn connections_that_lie_idle_are_counted_and_those_that_are_not_clean() {
+        // A pool that takes back whatever comes.
+        let pool = PgPoolOptions::new().max_connections(3).connect_lazy_with(options());
+        let server = Server { pool: pool.clone(), application: Box::new(options()), owner: None };
+        assert_eq!(server.idle_connections().await.unwrap(), (0, 0));
+        let mut held = Vec::new();
+        for dirt in ["SELECT 1", "BEGIN", "SELECT set_config('app.tenant', 'x', false)"] {
+            let mut connection = pool.acquire().await.unwrap();
+            sqlx::raw_sql(dirt).execute(&mut *connection).await.unwrap();
+            held.push(connection);
+        }
+        assert_eq!(server.idle_connections().await.unwrap(), (0, 0), "none is idle");
+        drop(held);
+        while pool.num_idle() < 3 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(server.idle_connections().await.unwrap(), (3, 2));
+    }
+
+    #[tokio::test]
+    async fn who_had_a_place_that_went_nowhere_or_is_closed_has_none() {
+        let pool = pool_of(&options(), 2);
+        let shared = Place::new(pool.clone(), "public", false);
+        let path = async |place: &Place| {
+            let mut transaction = place.begin(Scope::Control, Manner::Read).await?;
+            let path = "SELECT current_setting('search_path') AS path";
+            transaction.fetch_optional(path, vec![]).await?.unwrap().text("path")
+        };
+        assert_eq!(path(&shared).await.unwrap(), "public, pg_temp");
+        shared.clone().pause().await.unwrap().goes_nowhere();
+        assert_eq!(path(&shared).await.unwrap(), format!("{NOWHERE}, pg_temp"));
+        shared.close().await;
+        path(&shared).await.expect("the connections are everybody's");
+        let own = Place::new(pool, "public", true);
+        own.close().await;
+        assert!(matches!(path(&own).await, Err(StoreError::ShuttingDown)));
+    }
+
+    #[tokio::test]
     async fn errors_have_names() {
         let place = Place::new(pool_of(&options(), 2), "public", true);
         let mut transaction = place.begin(Scope::Control, Manner::WriteInTurn).await.unwrap();
@@ -558,6 +597,7 @@ mod tests {
             ("23505", "AlreadyThere"),
             ("40001", "Busy"),
             ("40P01", "Busy"),
+            ("3D000", "NotFound"),
             ("57P01", "Unreachable"),
         ] {
             let statement: &'static str = raised(code).leak();

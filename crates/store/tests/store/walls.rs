@@ -25,10 +25,8 @@ async fn the_application_sees_nothing_unless_it_says_for_whom() {
         assert_eq!(ask("SELECT 1", &count).unwrap(), "1\n0", "{table}");
         let acmes = format!("SELECT count(*) FROM {table} WHERE tenant_id = '{}'", acme.id());
         assert_eq!(ask(&as_evil, &acmes).unwrap(), "0", "{table}");
-        let copied = format!("INSERT INTO {table} SELECT * FROM {table}");
         assert!(ask("SELECT 1", &format!("TRUNCATE {table} CASCADE")).is_err(), "{table}");
         assert!(ask("SELECT 1", &format!("ALTER TABLE {table} DISABLE ROW LEVEL SECURITY")).is_err(), "{table}");
-        drop(copied);
     }
     let move_in = |table: &str| format!("UPDATE {table} SET tenant_id = '{}'", evil.id());
     assert!(ask(&as_acme, &move_in("atelier_tenants.sources")).unwrap_err().contains("row-level security"));
