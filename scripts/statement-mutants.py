@@ -21,7 +21,7 @@ FILES = ["data_keys.rs", "erasing.rs", "keys.rs", "sign_in.rs", "sign_on.rs", "t
 PREDICATE = re.compile(r"(?:\w+\.)?tenant_id = (\$\d+)")
 RUN = ["cargo", "nextest", "run", "--package", "atelier-store"]
 # Those on SQLite.
-TESTS = [*RUN, "-E", "not test(/postgres/) & not test(/^(buckets|damage|drift|moves|plain|walls)::/)"]
+TESTS = [*RUN, "-E", "not test(/postgres/) & not test(/^(buckets|cancellation|damage|drift|jobs|moves|plain|walls)::/)"]
 TEST_SECONDS_MAX = 300
 
 
