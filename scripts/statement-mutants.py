@@ -25,10 +25,13 @@ TESTS = [*RUN, "-E", "not test(/postgres/) & not test(/^(buckets|cancellation|da
 TEST_SECONDS_MAX = 300
 
 
-def sources(names):
+def chosen(names):
+    """All predicates of files and folders, or the one at a file's line."""
     for name in names:
+        name, _, line = name.partition(":")
         path = ROOT / STORE / name
-        yield from sorted(path.rglob("*.rs")) if path.is_dir() else [path]
+        for file in sorted(path.rglob("*.rs")) if path.is_dir() else [path]:
+            yield from ((file, at, mutated) for at, mutated in mutants(file) if line in ("", str(at)))
 
 
 def mutants(path):
@@ -56,10 +59,10 @@ def verdict(path, mutated):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="*", default=FILES, help=f"files or folders beneath {STORE}")
+    parser.add_argument("files", nargs="*", default=FILES, help=f"files or folders beneath {STORE}, or FILE:LINE")
     parser.add_argument("--list", action="store_true", help="say what would be done")
     arguments = parser.parse_args()
-    found = [(path, *mutant) for path in sources(arguments.files) for mutant in mutants(path)]
+    found = list(chosen(arguments.files))
     changed = subprocess.run(["git", "status", "--porcelain", STORE], cwd=ROOT, capture_output=True, text=True).stdout
     if changed and not arguments.list:
         sys.exit(f"commit or put away what is changed beneath {STORE} first: files there are changed and put back")

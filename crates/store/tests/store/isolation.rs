@@ -48,6 +48,8 @@ on_each_database! {
         assert!(keys.iter().all(|key| Some(key.id) != acme.admin.key()));
         let key = acme.admin.key().unwrap();
         assert_error!(store.key(&evil.may(ManageKeys { tenant }), key).await, StoreError::NotFound { .. });
+        let after = atelier_store::KeyQuery { after: Some(key), ..Default::default() };
+        assert_error!(store.keys(&evil.may(ManageKeys { tenant }), after).await, StoreError::NotFound { .. });
         let usage = store.usage(&evil.may(ReadUsage { tenant }), &query(START)).await.unwrap();
         assert!(usage.buckets.iter().all(|bucket| bucket.results.is_empty()));
     }

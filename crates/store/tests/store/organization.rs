@@ -10,7 +10,7 @@ use atelier_access::{Caller, Denied, Granted, KeyOwner};
 use atelier_domain::limits::{INVITE_LIFETIME, PROJECTS_PER_INVITE_MAX, PROJECTS_PER_TENANT_MAX};
 use atelier_domain::{Email, ModelName, PersonRole, Plan, ProjectId, ProjectRole, Role, Scopes, TokenCounts, UserId};
 use atelier_store::{
-    AuditQuery, CreatedInvite, CreatedKey, KeyChange, KeyOrder, Keyring, NewInvite, NewKey, NewMachineKey,
+    AuditQuery, CreatedInvite, CreatedKey, KeyChange, KeyOrder, KeyQuery, Keyring, NewInvite, NewKey, NewMachineKey,
     NewReservation, NewServiceAccount, OrganizationConflict, Outcome, Page, PageQuery, Person, StoreError, UsageQuery,
     UserRecord,
 };
@@ -136,6 +136,38 @@ async fn used(
     let mut found: Vec<_> = results.map(|result| (result.project, result.user, result.requests)).collect();
     found.sort_by_key(|(_, _, requests)| *requests);
     found
+}
+
+/// A project with an owner, a reader, a machine and a key of its own, and somebody who is invited to the tenant.
+async fn furnish(world: &World, tenant: &Tenant) -> (ProjectId, Vec<Caller>) {
+    let web = project(world, tenant, "web").await;
+    let (_, owner) = person(world, tenant, "jo", PersonRole::Owner, Some(vec![(web, ProjectRole::Owner)])).await;
+    let (_, reader) = person(world, tenant, "al", PersonRole::Reader, Some(vec![(web, ProjectRole::Member)])).await;
+    invite(world, tenant, "kim", PersonRole::Reader, None).await;
+    let machine = caller(world, &machine_key(world, tenant, web).await).await;
+    let key = caller(world, &key_of(world, tenant, Role::Member, Some(web), None).await.unwrap()).await;
+    (web, vec![tenant.admin.clone(), owner, reader, machine, key])
+}
+
+/// Whatever a tenant finds of its people, projects and keys, a line each.
+async fn listed(world: &World, tenant: &Tenant, project: ProjectId) -> String {
+    let (store, read, keys) = (&world.store, reads(tenant), manages_keys(tenant));
+    let mut lines = Vec::new();
+    macro_rules! list {
+        ($items:expr) => {
+            lines.extend($items.iter().map(|item| format!("{item:?}\n")))
+        };
+    }
+    list!(store.users(&read, first(99), &[]).await.unwrap().items);
+    list!(store.invites(&read, first(99)).await.unwrap().items);
+    list!(store.projects(&read, first(99), true).await.unwrap().items);
+    list!(store.project_users(&read, project, first(99)).await.unwrap().items);
+    list!(store.service_accounts(&read, project, first(99)).await.unwrap().items);
+    list!(store.keys(&keys, KeyQuery::default()).await.unwrap());
+    for ring in [Keyring::Project(project), Keyring::Administration] {
+        list!(store.held_keys(&keys, ring, first(99), KeyOrder::OldestFirst).await.unwrap().items);
+    }
+    lines.concat()
 }
 
 on_each_database! {
@@ -537,6 +569,45 @@ on_each_database! {
         assert!(is_let_in(&world, &caller).await);
     }
 
+    /// Two tenants have the same in everything: whatever one does with its own, the other's stays as it is.
+    async fn what_two_have_alike_stays_each_ones_own(world: World) {
+        let (acme, evil) = (world.tenant("acme", Plan::Shared).await, world.tenant("evil", Plan::Shared).await);
+        let (acmes, acmes_callers) = furnish(&world, &acme).await;
+        let (evils, _) = furnish(&world, &evil).await;
+        let before = listed(&world, &acme, acmes).await;
+        assert_eq!(before.lines().count(), listed(&world, &evil, evils).await.lines().count(), "each finds its own only");
+
+        let (store, read, manage, appoint) = (&world.store, reads(&evil), manages(&evil), appoints(&evil));
+        let people = store.users(&read, first(9), &[]).await.unwrap().items;
+        let [jo, al] = ["jo", "al"].map(|name| people.iter().find(|user| user.email == email(name)).unwrap().id);
+        // The other's owner does not stand in for the last of one's own.
+        assert_error!(store.remove_user(&manage, jo).await, StoreError::Organization(OrganizationConflict::LastOwner));
+        let waiting = store.invites(&read, first(9)).await.unwrap().items.into_iter().find(|invite| invite.email == email("kim"));
+        store.delete_invite(&manage, waiting.unwrap().id).await.unwrap();
+        invite(&world, &evil, "kim", PersonRole::Owner, None).await;
+        let machine = store.service_accounts(&read, evils, first(9)).await.unwrap().items[0].id;
+        store.update_service_account(&appoint, evils, machine, None, Some(ProjectRole::Owner)).await.unwrap();
+        store.remove_service_account(&manage, evils, machine).await.unwrap();
+        store.set_project_user_role(&appoint, evils, al, ProjectRole::Owner).await.unwrap();
+        store.remove_project_user(&manage, evils, al).await.unwrap();
+        store.set_user_role(&appoint, al, PersonRole::Owner).await.unwrap();
+        store.remove_user(&manage, al).await.unwrap();
+        store.rename_project(&manage, evils, "renamed".parse().unwrap()).await.unwrap();
+        store.archive_project(&manage, evils).await.unwrap();
+        store.rotate_key(&manages_keys(&evil)).await.unwrap();
+        assert_eq!(listed(&world, &acme, acmes).await, before);
+        for caller in &acmes_callers {
+            assert!(is_let_in(&world, caller).await);
+        }
+
+        let grant = world.operator.grant(ManageTenant { tenant: evil.id() }).unwrap();
+        store.delete_tenant(&grant).await.unwrap();
+        assert_eq!(listed(&world, &acme, acmes).await, before);
+        for caller in &acmes_callers {
+            assert!(is_let_in(&world, caller).await);
+        }
+    }
+
     async fn what_is_older_than_projects_belongs_to_the_default_one(world: World) {
         let (acme, other) = (world.tenant("acme", Plan::Shared).await, world.tenant("other", Plan::Shared).await);
         let (member, reader) = (world.key(&acme, Role::Member).await, world.key(&acme, Role::Reader).await);
@@ -603,6 +674,8 @@ async fn there_is_a_limit_and_a_place_that_was_left_is_free() {
     }
     let more = world.store.create_project(&manages(&acme), "more".parse().unwrap()).await;
     assert_error!(more, StoreError::TooMany { what: "projects", .. });
+    let other = world.tenant("other", Plan::Shared).await;
+    project(&world, &other, "another tenant's count is its own").await;
     world.store.archive_project(&manages(&acme), last).await.unwrap();
     world.store.create_project(&manages(&acme), "more".parse().unwrap()).await.unwrap();
 }

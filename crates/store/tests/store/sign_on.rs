@@ -157,6 +157,27 @@ on_each_database! {
         assert_eq!(world.store.find_sign_on(&finds(), &name("nobody")).await.unwrap(), None);
     }
 
+    /// Two tenants trust the same issuer, and the same person belongs to both.
+    async fn what_one_ends_goes_on_at_the_other(world: World) {
+        let (acme, evil) = (tenant(&world, "acme", &["example.com"]).await, tenant(&world, "evil", &["example.com"]).await);
+        let person = vouched("s-1", "jo@example.com");
+        let made = world.store.sign_in(&lets_in(&acme), &person).await.unwrap();
+        let begun = world.store.sign_in_program(&lets_in(&acme), &person, "challenge").await.unwrap();
+        session(&world, &evil, &person).await.unwrap();
+        world.store.sign_in_program(&lets_in(&evil), &person, "challenge").await.unwrap();
+        // Another's session is nothing that one could end.
+        assert!(!world.store.sign_out(&lets_in(&evil), made.key.summary.id).await.unwrap());
+        // Who waits for one tenant's invite does not come into the other by it.
+        invite(&world, &acme, "kim@elsewhere.example", PersonRole::Owner).await;
+        assert_refused!(session(&world, &evil, &vouched("s-2", "kim@elsewhere.example")).await, NotInvited);
+        assert!(world.store.remove_sign_on(&says(&evil)).await.unwrap());
+        world.store.authenticate_session(&made.key.key.reveal()).await.unwrap();
+        let kept = world.store.sign_on(&acme.may(ReadSignOn { tenant: acme.id() })).await.unwrap().unwrap();
+        assert_eq!(kept.issuer, ISSUER);
+        world.store.redeem_code(&finds(), &begun.code.reveal(), "challenge").await.unwrap();
+        session(&world, &acme, &vouched("s-2", "kim@elsewhere.example")).await.unwrap();
+    }
+
     async fn a_session_is_for_a_browser_and_ends(world: World) {
         let acme = tenant(&world, "acme", &["example.com"]).await;
         let person = vouched("s-1", "jo@example.com");
