@@ -601,7 +601,9 @@ on_each_database! {
         }
 
         let grant = world.operator.grant(ManageTenant { tenant: evil.id() }).unwrap();
-        store.delete_tenant(&grant).await.unwrap();
+        let removed = store.delete_tenant(&grant).await.unwrap().removed;
+        let counted = ["projects", "users", "invites", "service_accounts", "project_users"].map(|table| removed[table]);
+        assert_eq!(counted, [2, 2, 2, 1, 1], "the certificate counts what was its own: {removed:?}");
         assert_eq!(listed(&world, &acme, acmes).await, before);
         for caller in &acmes_callers {
             assert!(is_let_in(&world, caller).await);

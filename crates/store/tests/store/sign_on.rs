@@ -172,10 +172,17 @@ on_each_database! {
         assert_refused!(session(&world, &evil, &vouched("s-2", "kim@elsewhere.example")).await, NotInvited);
         assert!(world.store.remove_sign_on(&says(&evil)).await.unwrap());
         world.store.authenticate_session(&made.key.key.reveal()).await.unwrap();
+        let erases = world.operator.grant(ManageTenant { tenant: evil.id() }).unwrap();
+        let removed = world.store.delete_tenant(&erases).await.unwrap().removed;
+        assert_eq!((removed["identities"], removed["sign_on"], removed["sign_in_codes"]), (1, 0, 0));
+        world.store.authenticate_session(&made.key.key.reveal()).await.unwrap();
         let kept = world.store.sign_on(&acme.may(ReadSignOn { tenant: acme.id() })).await.unwrap().unwrap();
         assert_eq!(kept.issuer, ISSUER);
         world.store.redeem_code(&finds(), &begun.code.reveal(), "challenge").await.unwrap();
         session(&world, &acme, &vouched("s-2", "kim@elsewhere.example")).await.unwrap();
+        // Whom the issuer's subject is, is still known.
+        let again = world.store.sign_in(&lets_in(&acme), &vouched("s-1", "married@example.com")).await.unwrap();
+        assert_eq!(again.user.id, made.user.id);
     }
 
     async fn a_session_is_for_a_browser_and_ends(world: World) {
