@@ -161,6 +161,30 @@ fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
+#[tokio::test]
+async fn an_erasure_that_waits_is_neither_counted_nor_completed_by_anothers() {
+    let world = World::open(Backend::Sqlite).await;
+    let (acme, other) = (world.tenant("acme", Plan::Tuned).await, world.tenant("other", Plan::Tuned).await);
+    plant(&world, &acme).await;
+    // What lies in the place of its file cannot be read, nor removed like one.
+    let file = world.folder.path().join(format!("data/tenants/{}.db", acme.id().hex()));
+    let aside = world.folder.path().join("aside");
+    fs::rename(&file, &aside).unwrap();
+    fs::create_dir(&file).unwrap();
+    let grant = world.operator.grant(ManageTenant { tenant: acme.id() }).unwrap();
+    world.store.delete_tenant(&grant).await.unwrap_err();
+    assert!(erase(&world, &other).await.completed_at.is_some());
+    let waiting = certificates(&world).await.into_iter().find(|erasure| erasure.tenant == acme.id()).unwrap();
+    assert!(waiting.completed_at.is_none() && waiting.removed.is_empty(), "{waiting:?}");
+
+    fs::remove_dir(&file).unwrap();
+    fs::rename(&aside, &file).unwrap();
+    let world = world.reopen().await;
+    let done = certificates(&world).await.into_iter().find(|erasure| erasure.tenant == acme.id()).unwrap();
+    assert!(done.completed_at.is_some() && done.removed["sources"] > 0, "{done:?}");
+    assert!(!file.exists());
+}
+
 /// The log lies elsewhere, so that the backup does not bring back its old state.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restored_backup_brings_nobody_back() {

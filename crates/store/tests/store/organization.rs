@@ -608,6 +608,11 @@ on_each_database! {
         for caller in &acmes_callers {
             assert!(is_let_in(&world, caller).await);
         }
+        // The second certificate is not the first one's.
+        let grant = world.operator.grant(ManageTenant { tenant: acme.id() }).unwrap();
+        let removed = store.delete_tenant(&grant).await.unwrap().removed;
+        let counted = ["projects", "users", "invites", "service_accounts", "project_users"].map(|table| removed[table]);
+        assert_eq!(counted, [2, 2, 3, 1, 2], "{removed:?}");
     }
 
     async fn what_is_older_than_projects_belongs_to_the_default_one(world: World) {
