@@ -30,6 +30,8 @@ def chosen(names):
     for name in names:
         name, _, line = name.partition(":")
         path = ROOT / STORE / name
+        if not path.exists():
+            sys.exit(f"{name} is not beneath {STORE}")
         for file in sorted(path.rglob("*.rs")) if path.is_dir() else [path]:
             yield from ((file, at, mutated) for at, mutated in mutants(file) if line in ("", str(at)))
 

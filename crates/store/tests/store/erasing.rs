@@ -166,6 +166,8 @@ async fn an_erasure_that_waits_is_neither_counted_nor_completed_by_anothers() {
     let world = World::open(Backend::Sqlite).await;
     let (acme, other) = (world.tenant("acme", Plan::Tuned).await, world.tenant("other", Plan::Tuned).await);
     plant(&world, &acme).await;
+    let busy = world.tenant("busy", Plan::Tuned).await;
+    world.start_run(&busy).await;
     // What lies in the place of its file cannot be read, nor removed like one.
     let file = world.folder.path().join(format!("data/tenants/{}.db", acme.id().hex()));
     let aside = world.folder.path().join("aside");
@@ -176,6 +178,7 @@ async fn an_erasure_that_waits_is_neither_counted_nor_completed_by_anothers() {
     assert!(erase(&world, &other).await.completed_at.is_some());
     let waiting = certificates(&world).await.into_iter().find(|erasure| erasure.tenant == acme.id()).unwrap();
     assert!(waiting.completed_at.is_none() && waiting.removed.is_empty(), "{waiting:?}");
+    assert!(world.claim().await.is_some(), "who is at work goes on");
 
     fs::remove_dir(&file).unwrap();
     fs::rename(&aside, &file).unwrap();
