@@ -49,7 +49,7 @@ fn case_08_a_revoked_key_does_nothing_after_a_second_also_on_open_streams() {
     eprintln!(
         "revocation at {} requests/s: the last accepted request was sent {} ms after it, the last of {STREAMS} streams \
          ended {} ms after it",
-        asked / (2 * AROUND).as_millis() * 1_000,
+        asked * 1_000 / (2 * AROUND).as_millis(),
         last.as_millis(),
         slowest.as_millis()
     );
