@@ -577,6 +577,17 @@ on_each_database! {
         let before = listed(&world, &acme, acmes).await;
         assert_eq!(before.lines().count(), listed(&world, &evil, evils).await.lines().count(), "each finds its own only");
 
+        let assert_is_as_before = async || {
+            assert_eq!(listed(&world, &acme, acmes).await, before);
+            for caller in &acmes_callers {
+                assert!(is_let_in(&world, caller).await);
+            }
+        };
+        let erased = async |tenant: &Tenant| {
+            let grant = world.operator.grant(ManageTenant { tenant: tenant.id() }).unwrap();
+            let removed = world.store.delete_tenant(&grant).await.unwrap().removed;
+            ["projects", "users", "invites", "service_accounts", "project_users"].map(|table| removed[table])
+        };
         let (store, read, manage, appoint) = (&world.store, reads(&evil), manages(&evil), appoints(&evil));
         let people = store.users(&read, first(9), &[]).await.unwrap().items;
         let [jo, al] = ["jo", "al"].map(|name| people.iter().find(|user| user.email == email(name)).unwrap().id);
@@ -595,24 +606,11 @@ on_each_database! {
         store.rename_project(&manage, evils, "renamed".parse().unwrap()).await.unwrap();
         store.archive_project(&manage, evils).await.unwrap();
         store.rotate_key(&manages_keys(&evil)).await.unwrap();
-        assert_eq!(listed(&world, &acme, acmes).await, before);
-        for caller in &acmes_callers {
-            assert!(is_let_in(&world, caller).await);
-        }
+        assert_is_as_before().await;
 
-        let grant = world.operator.grant(ManageTenant { tenant: evil.id() }).unwrap();
-        let removed = store.delete_tenant(&grant).await.unwrap().removed;
-        let counted = ["projects", "users", "invites", "service_accounts", "project_users"].map(|table| removed[table]);
-        assert_eq!(counted, [2, 2, 2, 1, 1], "the certificate counts what was its own: {removed:?}");
-        assert_eq!(listed(&world, &acme, acmes).await, before);
-        for caller in &acmes_callers {
-            assert!(is_let_in(&world, caller).await);
-        }
-        // The second certificate is not the first one's.
-        let grant = world.operator.grant(ManageTenant { tenant: acme.id() }).unwrap();
-        let removed = store.delete_tenant(&grant).await.unwrap().removed;
-        let counted = ["projects", "users", "invites", "service_accounts", "project_users"].map(|table| removed[table]);
-        assert_eq!(counted, [2, 2, 3, 1, 2], "{removed:?}");
+        assert_eq!(erased(&evil).await, [2, 2, 2, 1, 1], "the certificate counts what was its own");
+        assert_is_as_before().await;
+        assert_eq!(erased(&acme).await, [2, 2, 3, 1, 2], "the second certificate is not the first one's");
     }
 
     async fn what_is_older_than_projects_belongs_to_the_default_one(world: World) {
