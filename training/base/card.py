@@ -10,13 +10,13 @@ from string import Template
 from .evaluate import table
 from .paths import HERE, default_work
 from .sizes import Shape, parameter_count
+from .train import RUN
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--name", required=True)
     parser.add_argument("--run", type=Path, required=True)
-    parser.add_argument("--rows", type=Path, required=True)
     parser.add_argument("--evaluation", type=Path, default=default_work().root / "evaluation.json")
     parser.add_argument("--documents", type=Path, default=default_work().documents)
     parser.add_argument("--picture", default="curve.svg")
@@ -27,11 +27,8 @@ def main() -> None:
 
 def card(arguments: argparse.Namespace) -> str:
     """The template with everything filled in; a missing figure is an error."""
-    import torch
-
-    content = torch.load(arguments.run / "checkpoint.pt", map_location="cpu", weights_only=True)
-    shape, plan = Shape(**content["shape"]), content["plan"]
-    index = json.loads((arguments.rows / "index.json").read_text())
+    run = json.loads((arguments.run / RUN).read_text())
+    shape, plan, taste, counts = Shape(**run["shape"]), run["plan"], run["taste"], run["counts"]
     manifest = json.loads((arguments.documents / "manifest.json").read_text())
     evaluation = json.loads(arguments.evaluation.read_text())
     learned = [one for one in manifest["packages"] if not one["held_out"]]
@@ -43,13 +40,16 @@ def card(arguments: argparse.Namespace) -> str:
         "heads": shape.head_count, "head_dim": shape.head_dim, "kv_heads": shape.kv_head_count,
         "ffn": shape.intermediate_size, "vocabulary": f"{shape.vocab_size:,}", "theta": f"{shape.rope_theta:,.0f}",
         "context": f"{shape.context_tokens:,}", "packages": len(learned), "languages": sizes,
-        "bytes_per_token": f"{index['counts']['bytes'] / index['counts']['tokens']:.2f}",
+        "bytes_per_token": f"{counts['bytes'] / counts['tokens']:.2f}",
         "exact": manifest["duplicates"].get("exact", 0), "near": manifest["duplicates"].get("near", 0),
         "secrets": sum(manifest["secrets"].values()), "held_out": ", ".join(apart),
-        "tokens": f"{content['state']['tokens'] / 1e6:.2f}", "row_tokens": index["row_tokens"],
-        "start": f"from the weights of {Path(content['init']).name}" if content["init"] else "from random weights",
-        "fim": round(100 * index["taste"]["fim_share"]),
-        "suffix_first": round(100 * index["taste"]["suffix_first_share"]), "muon": plan["muon_rate"],
+        "tokens": f"{run['state']['tokens'] / 1e6:.2f}", "row_tokens": taste["row_tokens"],
+        "own_tokens": f"{counts['tokens'] / 1e6:.2f}", "steps": f"{run['state']['step']:,}",
+        "step_tokens": f"{plan['rows_per_step'] * taste['row_tokens']:,}", "device": run["device"],
+        "minutes": f"{run['state']['seconds'] / 60:.1f}",
+        "start": f"from the weights of {Path(run['init']).name}" if run["init"] else "from random weights",
+        "fim": round(100 * taste["fim_share"]),
+        "suffix_first": round(100 * taste["suffix_first_share"]), "muon": plan["muon_rate"],
         "adam": plan["adam_rate"], "decay": round(100 * plan["decay_share"]), "seed": evaluation["seed"],
         "beside": Path(evaluation["models"][0]["folder"]).name, "table": table(evaluation), "picture": arguments.picture,
     }  # fmt: skip

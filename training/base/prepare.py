@@ -75,25 +75,39 @@ def main() -> None:
     parser.add_argument("--repository-share", type=float, default=Taste.repository_share)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--budget", nargs="*", default=[], metavar="LANGUAGE=BYTES", help="most bytes of a language")
+    add_budget(parser)
     arguments = parser.parse_args()
     work = Work(arguments.work)
     taste = Taste(
         arguments.row_tokens, arguments.fim_share, arguments.suffix_first_share, arguments.repository_share,
         seed=arguments.seed,
     )  # fmt: skip
-    budget = {name: int(size) for name, _, size in (one.partition("=") for one in arguments.budget)}
     out = arguments.out or work.root / "rows"
-    prepare(work.documents, arguments.tokenizer or work.tokenizer, out, taste, budget, arguments.jobs)
+    prepare(work.documents, arguments.tokenizer or work.tokenizer, out, taste, budget_of(arguments), arguments.jobs)
 
 
-def prepare(folder: Path, tokenizer: Path, out: Path, taste: Taste, budget: dict[str, int], jobs: int = 1) -> None:
+def add_budget(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--budget", nargs="*", default=[], metavar="LANGUAGE=BYTES", help="most bytes of a language")
+
+
+def budget_of(arguments: argparse.Namespace) -> dict[str, int]:
+    return {name: int(size) for name, _, size in (one.partition("=") for one in arguments.budget)}
+
+
+def shares(languages: dict[str, dict], budget: dict[str, int]) -> dict[str, float]:
+    """What part of its documents each language of a manifest keeps; all where the budget does not name it."""
+    return {name: min(1.0, size / max(languages.get(name, {}).get("train_bytes", 1), 1)) for name, size in budget.items()}
+
+
+def prepare(
+    folder: Path, tokenizer: Path, out: Path, taste: Taste, budget: dict[str, int], jobs: int = 1, with_valid: bool = True
+) -> None:
     """Writes train-NNN.u16, valid-plain.u16, valid-fim.u16 and, last, index.json."""
     out.mkdir(parents=True, exist_ok=True)
     for old in out.glob("*.u16"):
         old.unlink()
     languages = json.loads((folder / "manifest.json").read_text())["languages"]
-    keep = {name: min(1.0, size / max(languages.get(name, {}).get("train_bytes", 1), 1)) for name, size in budget.items()}
+    keep = shares(languages, budget)
     total = sum(counts["train_bytes"] * keep.get(name, 1.0) for name, counts in languages.items())
     progress = Progress("prepare", int(total))
     counts: Counter[str] = Counter()
@@ -102,7 +116,7 @@ def prepare(folder: Path, tokenizer: Path, out: Path, taste: Taste, budget: dict
             shards.extend(rows)
             counts.update(made)
             progress.advance(made["bytes"])
-    valid = valid_rows(folder, tokenizer, taste, out)
+    valid = valid_rows(folder, tokenizer, taste, out) if with_valid else {}
     digest = hashlib.sha256((tokenizer / "tokenizer.json").read_bytes()).hexdigest()
     index = {
         "row_tokens": taste.row_tokens, "rows": shards.rows, "shards": shards.names, "tokenizer": digest,

@@ -68,7 +68,7 @@ def steps(work: Path, arguments: argparse.Namespace) -> list[tuple[str, list[str
         (
             "card",
             verb(
-                "card", "--name", "rehearsal", "--run", run, "--rows", rows, "--documents", work / "documents",
+                "card", "--name", "rehearsal", "--run", run, "--documents", work / "documents",
                 "--evaluation", work / "evaluation.json", "--out", model / "README.md",
             ),
         ),

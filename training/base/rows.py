@@ -1,8 +1,11 @@
-"""Rows of tokens for training, by step: which rows a step takes follows from the seed alone."""
+"""Rows of tokens for training. A step takes rows that were seen least so far, at random: passes over all rows, where
+none is added, and the new ones first where some are.
+"""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,33 +15,55 @@ from .model import IGNORED
 
 
 class Rows:
-    """The rows that prepare.py wrote, mapped into memory."""
+    """The rows that prepare.py wrote, mapped into memory. Of several folders the first must be whole; each other one
+    joins when its index is there."""
 
-    def __init__(self, folder: Path, pad: int) -> None:
-        self.folder, self.pad = folder, pad
-        self.index = json.loads((folder / "index.json").read_text())
-        self.width = self.index["row_tokens"] + 1
-        self.shards = [self.mapped(name) for name in self.index["shards"]]
-        self.starts = np.cumsum([0, *(len(shard) for shard in self.shards)])
-        self.count = int(self.starts[-1])
-        self.orders: dict[int, np.ndarray] = {}
+    def __init__(self, folders: list[Path], pad: int) -> None:
+        self.folders, self.pad = list(folders), pad
+        self.first = json.loads((folders[0] / "index.json").read_text())
+        self.row_tokens, self.tokenizer = self.first["row_tokens"], self.first["tokenizer"]
+        self.shards: list[np.ndarray] = []
+        self.seen = np.zeros(0, np.uint16)
+        self.waiting = list(folders)
+        self.counts: Counter[str] = Counter()
+        self.refresh()
 
-    def mapped(self, name: str) -> np.ndarray:
-        return np.memmap(self.folder / name, np.uint16, "r").reshape(-1, self.width)
+    def refresh(self) -> None:
+        """Takes in the folders that are whole by now, in their order."""
+        while self.waiting and (self.waiting[0] / "index.json").exists():
+            folder = self.waiting.pop(0)
+            index = json.loads((folder / "index.json").read_text())
+            if (index["row_tokens"], index["tokenizer"]) != (self.row_tokens, self.tokenizer):
+                raise SystemExit(f"the rows of {folder} are of another width or tokenizer than those of {self.folders[0]}")
+            self.shards += [self.mapped(folder / name) for name in index["shards"]]
+            self.seen = np.concatenate([self.seen, np.zeros(index["rows"], np.uint16)])
+            self.counts.update(index["counts"])
+            self.starts = np.cumsum([0, *map(len, self.shards)])
+
+    @property
+    def count(self) -> int:
+        return len(self.seen)
+
+    def mapped(self, path: Path) -> np.ndarray:
+        return np.memmap(path, np.uint16, "r").reshape(-1, self.row_tokens + 1)
+
+    def restore(self, seen: torch.Tensor) -> None:
+        """Goes on from a checkpoint, whose folders must have come first."""
+        if len(seen) > self.count:
+            raise SystemExit(f"the run has seen rows of more folders than {', '.join(map(str, self.folders))}")
+        self.seen[: len(seen)] = seen.numpy().astype(np.uint16)
 
     def step(self, step: int, rows: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Inputs and targets of a step, (rows, row_tokens). Each epoch is a new order of all rows."""
-        places = range(step * rows, (step + 1) * rows)
-        chosen = [self.order(place // self.count, seed)[place % self.count] for place in places]
-        return self.tensors(np.stack([self.row(int(index)) for index in chosen]))
-
-    def order(self, epoch: int, seed: int) -> np.ndarray:
-        if epoch not in self.orders:
-            self.orders = {epoch: np.random.default_rng([seed, epoch]).permutation(self.count), **self.last(epoch)}
-        return self.orders[epoch]
-
-    def last(self, epoch: int) -> dict[int, np.ndarray]:
-        return {key: order for key, order in self.orders.items() if key == epoch - 1}
+        """Inputs and targets of a step, (rows, row_tokens); the rows follow from the seed and what was seen before."""
+        chance = np.random.default_rng([seed, step])
+        chosen: list[np.ndarray] = []
+        while rows:
+            least = np.flatnonzero(self.seen == self.seen.min())
+            taken = chance.choice(least, min(rows, len(least)), replace=False, shuffle=False)
+            self.seen[taken] += 1
+            chosen.append(taken)
+            rows -= len(taken)
+        return self.tensors(np.stack([self.row(int(index)) for index in np.concatenate(chosen)]))
 
     def row(self, index: int) -> np.ndarray:
         shard = int(np.searchsorted(self.starts, index, "right")) - 1
@@ -46,7 +71,7 @@ class Rows:
 
     def valid(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
         """All rows of a validation set."""
-        return self.tensors(np.array(self.mapped(f"{name}.u16")))
+        return self.tensors(np.array(self.mapped(self.folders[0] / f"{name}.u16")))
 
     def tensors(self, block: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         ids = torch.from_numpy(block.astype(np.int64))

@@ -1,8 +1,9 @@
 """`python -m training.base.train`: rows in, a checkpoint and a loss curve out.
 
-Stops at a number of steps, or after so many minutes of training, in which the learning rate then falls by the clock.
+Stops at a number of steps, or after so many minutes at work, in which the learning rate then falls by the clock.
 Killed at any moment it goes on from its last checkpoint; with a number of steps, the losses are those of a run that
-was never killed. With `--init FOLDER` it goes on from a model instead of from random weights.
+was never killed. With `--init FOLDER` it goes on from a model instead of from random weights. Of several `--rows` the
+first must be whole, the others join once they are: training can begin while rows are still made.
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ import argparse
 import json
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from .folder import TOKENIZER_FILES, load
 from .model import IGNORED, Model
-from .paths import default_work
+from .paths import default_work, write_atomically
 from .rows import Rows
 from .schedule import rate
 from .sizes import PLANS, SHAPES, Plan, parameter_count
@@ -28,6 +31,8 @@ from .tokenizer import Vocabulary
 
 CHECKPOINT = "checkpoint.pt"
 CURVE = "curve.jsonl"
+# What the model card is written from.
+RUN = "run.json"
 # Validation rows of one forward pass.
 VALID_ROWS_PER_PASS = 16
 
@@ -44,12 +49,12 @@ class State:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=sorted(SHAPES), default="cpu")
-    parser.add_argument("--rows", type=Path, default=default_work().root / "rows")
+    parser.add_argument("--rows", type=Path, nargs="+", default=[default_work().root / "rows"])
     parser.add_argument("--tokenizer", type=Path, default=default_work().tokenizer)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--init", type=Path, help="folder of a model to go on from, of the same tokenizer")
     parser.add_argument("--steps", type=int)
-    parser.add_argument("--minutes", type=float, help="stop after so much training instead")
+    parser.add_argument("--minutes", type=float, help="stop after so much time at work instead, of all runs together")
     parser.add_argument("--muon-rate", type=float)
     parser.add_argument("--adam-rate", type=float)
     parser.add_argument("--decay-share", type=float)
@@ -90,7 +95,13 @@ class Run:
         self.peaks = [[group["lr"] for group in one.param_groups] for one in self.optimizers]
         self.state = State()
         self.is_stopping = False
+        self.seen = torch.zeros(self.rows.count, dtype=torch.int32)
         self.resume()
+        # When the run would have begun, had it never stopped.
+        self.begun = time.monotonic() - self.state.seconds
+        self.reader = ThreadPoolExecutor(1)
+        self.next = self.reader.submit(self.read, self.state.step)
+        torch.set_float32_matmul_precision("high")
         compiled = self.device.type == "cuda" and not arguments.no_compile
         self.step_model = torch.compile(self.model) if compiled else self.model
 
@@ -106,9 +117,8 @@ class Run:
             started = time.monotonic()
             loss, norm = self.step()
             elapsed = time.monotonic() - started
-            self.state.seconds += elapsed
             self.state.step += 1
-            self.state.tokens += self.plan.rows_per_step * self.rows.index["row_tokens"]
+            self.state.tokens += self.plan.rows_per_step * self.rows.row_tokens
             self.log({"loss": round(loss, 5), "norm": round(norm, 4), "seconds": round(elapsed, 3)})
             if time.monotonic() - saved > 60 * self.arguments.checkpoint_minutes:
                 self.save()
@@ -120,13 +130,16 @@ class Run:
 
     def progress(self) -> float:
         """How much of the run is over."""
+        self.state.seconds = time.monotonic() - self.begun
         if self.arguments.minutes:
             return self.state.seconds / (60 * self.arguments.minutes)
         return self.state.step / self.plan.steps
 
     def step(self) -> tuple[float, float]:
         """One step of the optimisers; gives the loss over its targets and the gradient's norm."""
-        ids, targets = self.rows.step(self.state.step, self.plan.rows_per_step, self.arguments.seed)
+        ids, targets, self.seen = self.next.result()
+        # The next rows are read while this step computes.
+        self.next = self.reader.submit(self.read, self.state.step + 1)
         counted = (targets != IGNORED).sum().item()
         # On the device, so that no pass waits for the one before.
         total = torch.zeros((), device=self.device)
@@ -146,6 +159,12 @@ class Run:
             optimizer.zero_grad(set_to_none=True)
         return total.item(), norm.item()
 
+    def read(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Inputs and targets of a step, and how often each row has been seen with it."""
+        self.rows.refresh()
+        ids, targets = self.rows.step(step, self.plan.rows_per_step, self.arguments.seed)
+        return ids, targets, torch.from_numpy(self.rows.seen.astype(np.int32))
+
     def moved(self, block: torch.Tensor) -> torch.Tensor:
         return block.to(self.device, non_blocking=True)
 
@@ -156,7 +175,7 @@ class Run:
     def valid(self) -> dict:
         """Losses on held-out rows, plain and rearranged."""
         found = {}
-        for name in self.rows.index["valid"]:
+        for name in self.rows.first["valid"]:
             ids, targets = (block[: self.arguments.valid_rows] for block in self.rows.valid(name))
             total = counted = 0.0
             for start in range(0, len(ids), VALID_ROWS_PER_PASS):
@@ -180,12 +199,19 @@ class Run:
         """The checkpoint, replaced in one step."""
         content = {
             "model": self.model.state_dict(), "optimizers": [one.state_dict() for one in self.optimizers],
-            "state": asdict(self.state), "shape": asdict(self.model.shape), "plan": asdict(self.plan),
-            "minutes": self.arguments.minutes, "init": str(self.arguments.init or ""),
+            "state": asdict(self.state), "shape": asdict(self.model.shape), "seen": self.seen,
         }  # fmt: skip
         beside = self.out / (CHECKPOINT + ".part")
         torch.save(content, beside)
         beside.replace(self.out / CHECKPOINT)
+        told = {
+            "state": asdict(self.state), "shape": asdict(self.model.shape), "plan": asdict(self.plan),
+            "minutes": self.arguments.minutes, "init": str(self.arguments.init or ""), "device": device_name(self.device),
+            # Index: times seen; value: how many rows were. Rows that joined after the last step count as not seen.
+            "rows_seen": np.bincount(self.seen.numpy()).tolist(), "taste": self.rows.first["taste"],
+            "counts": dict(self.rows.counts),
+        }  # fmt: skip
+        write_atomically(self.out / RUN, (json.dumps(told, indent=1) + "\n").encode())
 
     def resume(self) -> None:
         """Goes on from the checkpoint, if there is one; the curve forgets what came after it."""
@@ -199,9 +225,15 @@ class Run:
         for optimizer, state in zip(self.optimizers, content["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         self.state = State(**content["state"])
+        self.seen = content["seen"].cpu()
+        self.rows.restore(self.seen)
         lines = [line for line in curve.read_text().splitlines() if is_before(json.loads(line), self.state.step)]
         curve.write_text("".join(line + "\n" for line in lines))
         print(f"going on from step {self.state.step}", flush=True)
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
 
 
 def is_before(line: dict, step: int) -> bool:
@@ -212,8 +244,8 @@ def is_before(line: dict, step: int) -> bool:
 def check_tokenizer(rows: Rows, tokenizer: Path) -> None:
     import hashlib
 
-    if hashlib.sha256((tokenizer / "tokenizer.json").read_bytes()).hexdigest() != rows.index["tokenizer"]:
-        raise SystemExit(f"the rows of {rows.folder} were made with another tokenizer than {tokenizer}")
+    if hashlib.sha256((tokenizer / "tokenizer.json").read_bytes()).hexdigest() != rows.tokenizer:
+        raise SystemExit(f"the rows of {rows.folders[0]} were made with another tokenizer than {tokenizer}")
 
 
 def initial(arguments: argparse.Namespace, vocabulary: Vocabulary) -> Model:
@@ -233,7 +265,7 @@ def optimizers(model: Model, plan: Plan) -> list[torch.optim.Optimizer]:
     others = [weight for name, weight in model.named_parameters() if weight.dim() != 2 or "embed" in name]
     return [
         torch.optim.Muon(matrices, lr=plan.muon_rate, weight_decay=plan.weight_decay, momentum=0.95, nesterov=True),
-        torch.optim.AdamW(others, lr=plan.adam_rate, betas=(0.9, 0.95), eps=1e-10, weight_decay=0.0),
+        torch.optim.AdamW(others, lr=plan.adam_rate, betas=(0.9, 0.95), eps=1e-10, weight_decay=0.0, fused=True),
     ]
 
 

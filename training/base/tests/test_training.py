@@ -82,11 +82,26 @@ class Training(unittest.TestCase):
         resumed = self.train("killed")
         self.assertEqual(resumed, whole)
 
+    def test_rows_that_come_later_are_taken_first(self):
+        from .. import prepare
+        from ..rows import Rows
+
+        later = self.work.root / "later"
+        rows = Rows([self.rows, later], 4)
+        first = rows.count
+        rows.step(0, first + 1, 0)
+        self.assertEqual(sorted(set(rows.seen)), [1, 2])
+        prepare.prepare(self.work.documents, self.work.tokenizer, later, prepare.Taste(64, seed=5), {})
+        rows.refresh()
+        rows.step(1, rows.count - first, 0)
+        self.assertEqual(rows.seen[:first].sum(), first + 1)
+        self.assertTrue((rows.seen[first:] == 1).all())
+
     def arguments(self, out: str):
         import argparse
 
         return argparse.Namespace(
-            out=self.work.root / out, rows=self.rows, tokenizer=self.work.tokenizer, size="tiny", init=None, seed=0,
+            out=self.work.root / out, rows=[self.rows], tokenizer=self.work.tokenizer, size="tiny", init=None, seed=0,
             minutes=None, steps=12, no_compile=True, f32=False, valid_every=5, checkpoint_minutes=9, valid_rows=192,
         )  # fmt: skip
 
