@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import textwrap
 from pathlib import Path
 from string import Template
 
-from .evaluate import table
+from .evaluate import examples_text, table
+from .licences import CANONICAL, normalise
 from .paths import HERE, default_work
 from .sizes import Shape, parameter_count
 from .train import RUN
+
+DATA = "DATA.md"
 
 
 def main() -> None:
@@ -20,16 +24,44 @@ def main() -> None:
     parser.add_argument("--evaluation", type=Path, default=default_work().root / "evaluation.json")
     parser.add_argument("--documents", type=Path, default=default_work().documents)
     parser.add_argument("--picture", default="curve.svg")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="the card; DATA.md lands beside it")
     arguments = parser.parse_args()
-    arguments.out.write_text(card(arguments))
+    manifest = json.loads((arguments.documents / "manifest.json").read_text())
+    arguments.out.write_text(card(arguments, manifest))
+    arguments.out.with_name(DATA).write_text(data(arguments.name, manifest))
 
 
-def card(arguments: argparse.Namespace) -> str:
+def data(name: str, manifest: dict) -> str:
+    """The packages that were learned from, by licence."""
+    by_licence: dict[str, list[dict]] = {}
+    for one in manifest["packages"]:
+        if not one["held_out"]:
+            by_licence.setdefault(plain(one["licence"]), []).append(one)
+    parts = [
+        f"# What {name} learned from\n",
+        "Package and version by the licence that the package's metadata states, most packages first. What was taken of "
+        "each, with its digest, is in training/base/corpus-manifest.json.\n",
+    ]
+    for licence, packages in sorted(by_licence.items(), key=lambda pair: (-len(pair[1]), pair[0])):
+        size = sum(kept for one in packages for _, kept in one["kept"].values())
+        parts.append(f"## {licence}\n\n{len(packages)} packages, {size / 1e6:.1f} MB.\n")
+        for ecosystem in sorted({one["ecosystem"] for one in packages}):
+            named = [f"{one['name']} {one['version']}" for one in packages if one["ecosystem"] == ecosystem]
+            parts.append(textwrap.fill(f"{ecosystem}: {', '.join(named)}", 118, break_on_hyphens=False) + "\n")
+    return "\n".join(parts)
+
+
+def plain(licence: str) -> str:
+    """One spelling for brackets and names that say the same."""
+    is_enclosed = licence.startswith("(") and licence.endswith(")") and licence.count("(") == 1
+    words = normalise(licence.strip("()") if is_enclosed else licence)
+    return CANONICAL.get(words.lower(), words)
+
+
+def card(arguments: argparse.Namespace, manifest: dict) -> str:
     """The template with everything filled in; a missing figure is an error."""
     run = json.loads((arguments.run / RUN).read_text())
     shape, plan, taste, counts = Shape(**run["shape"]), run["plan"], run["taste"], run["counts"]
-    manifest = json.loads((arguments.documents / "manifest.json").read_text())
     evaluation = json.loads(arguments.evaluation.read_text())
     learned = [one for one in manifest["packages"] if not one["held_out"]]
     apart = [one["name"] for one in manifest["packages"] if one["held_out"]]
@@ -52,6 +84,7 @@ def card(arguments: argparse.Namespace) -> str:
         "suffix_first": round(100 * taste["suffix_first_share"]), "muon": plan["muon_rate"],
         "adam": plan["adam_rate"], "decay": round(100 * plan["decay_share"]), "seed": evaluation["seed"],
         "beside": Path(evaluation["models"][0]["folder"]).name, "table": table(evaluation), "picture": arguments.picture,
+        "data": DATA, "examples": examples_text(evaluation["examples"]),
     }  # fmt: skip
     return Template((HERE / "card.template").read_text()).substitute(fields)
 

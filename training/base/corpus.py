@@ -177,7 +177,7 @@ def merge(work: Work, wanted: list[Wanted]) -> dict:
                 entries.append(entry(record, one, add_package(work, one, seen, writer)))
             progress.advance(note=one.name)
     manifest = summary(entries, refused)
-    write_atomically(fresh / "manifest.json", (json.dumps(manifest, indent=1) + "\n").encode())
+    write_atomically(fresh / "manifest.json", lines_of(manifest).encode())
     shutil.rmtree(work.documents, ignore_errors=True)
     fresh.rename(work.documents)
     if missing:
@@ -232,6 +232,18 @@ def summary(entries: list[dict], refused: list[dict]) -> dict:
         "languages": languages, "duplicates": dict(duplicates), "secrets": dict(secrets),
         "packages": kept, "refused": refused,
     }  # fmt: skip
+
+
+def lines_of(manifest: dict) -> str:
+    """The manifest as JSON, a line for each package: it is read in differences."""
+    parts = []
+    for key, value in manifest.items():
+        if isinstance(value, list):
+            value = "[\n" + ",\n".join("  " + json.dumps(one, ensure_ascii=False) for one in value) + "\n ]"
+        else:
+            value = json.dumps(value, ensure_ascii=False)
+        parts.append(f" {json.dumps(key)}: {value}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 class Writer:

@@ -201,12 +201,12 @@ def row(cells: list[str]) -> str:
 
 def examples_text(examples: list[dict]) -> str:
     """Completions that nobody picked, as text."""
-    parts = ["# Twenty completions of held-out files\n\nDrawn by the seed, picked by nobody; `▮` is the place.\n"]
+    parts = [f"## {len(examples)} completions of held-out files\n\nDrawn by the seed, picked by nobody; `▮` is the place.\n"]
     for number, example in enumerate(examples, 1):
         item = example["item"]
         before = "\n".join(item["prefix"].split("\n")[-6:])
         after = "\n".join(item["suffix"].split("\n")[:3])
-        parts.append(f"## {number}. {item['package']}, {item['language']}\n\n~~~~\n{before}▮{after}\n~~~~\n")
+        parts.append(f"### {number}. {item['package']}, {item['language']}\n\n~~~~\n{before}▮{after}\n~~~~\n")
         parts.append(f"- was written: {quoted(item['target'])}")
         parts += [f"- {Path(folder).name}: {quoted(text)}" for folder, text in example["written"].items()]
         parts.append("")

@@ -31,16 +31,18 @@ class Fetched:
 
 def run_client(command: list[str], folder: Path | None = None) -> str:
     """Standard output of a package client, or Unavailable with the last line that it complained with."""
+    # Its path would name this machine in the manifest.
+    client = Path(command[0]).name
     try:
         done = subprocess.run(
             command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=CLIENT_SECONDS_MAX
         )
     except FileNotFoundError as error:
-        raise Unavailable(f"{command[0]} is not installed") from error
+        raise Unavailable(f"{client} is not installed") from error
     except subprocess.TimeoutExpired as error:
-        raise Unavailable(f"{command[0]} gave no answer in {CLIENT_SECONDS_MAX} s") from error
+        raise Unavailable(f"{client} gave no answer in {CLIENT_SECONDS_MAX} s") from error
     if done.returncode != 0:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         told = next((line for line in reversed(lines) if "rror" in line), lines[-1] if lines else "no message")
-        raise Unavailable(f"{command[0]}: {told[:200]}")
+        raise Unavailable(f"{client}: {told[:200]}")
     return done.stdout
