@@ -10,7 +10,7 @@ from string import Template
 
 from .evaluate import examples_text, table
 from .licences import CANONICAL, normalise
-from .paths import HERE, default_work
+from .paths import CORPUS_FIRST, HERE, RUN_FIRST, default_work, needed
 from .sizes import Shape, parameter_count
 from .train import RUN
 
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--picture", default="curve.svg")
     parser.add_argument("--out", type=Path, required=True, help="the card; DATA.md lands beside it")
     arguments = parser.parse_args()
-    manifest = json.loads((arguments.documents / "manifest.json").read_text())
+    manifest = json.loads(needed(arguments.documents / "manifest.json", CORPUS_FIRST).read_text())
     arguments.out.write_text(card(arguments, manifest))
     arguments.out.with_name(DATA).write_text(data(arguments.name, manifest))
 
@@ -44,7 +44,7 @@ def data(name: str, manifest: dict) -> str:
     ]
     for licence, packages in sorted(by_licence.items(), key=lambda pair: (-len(pair[1]), pair[0])):
         size = sum(kept for one in packages for _, kept in one["kept"].values())
-        parts.append(f"## {licence}\n\n{len(packages)} packages, {size / 1e6:.1f} MB.\n")
+        parts.append(f"## {licence}\n\nPackages: {len(packages)}, {size / 1e6:.1f} MB.\n")
         for ecosystem in sorted({one["ecosystem"] for one in packages}):
             named = [f"{one['name']} {one['version']}" for one in packages if one["ecosystem"] == ecosystem]
             parts.append(textwrap.fill(f"{ecosystem}: {', '.join(named)}", 118, break_on_hyphens=False) + "\n")
@@ -60,12 +60,12 @@ def plain(licence: str) -> str:
 
 def card(arguments: argparse.Namespace, manifest: dict) -> str:
     """The template with everything filled in; a missing figure is an error."""
-    run = json.loads((arguments.run / RUN).read_text())
+    run = json.loads(needed(arguments.run / RUN, RUN_FIRST).read_text())
     shape, plan, taste, counts = Shape(**run["shape"]), run["plan"], run["taste"], run["counts"]
     evaluation = json.loads(arguments.evaluation.read_text())
     learned = [one for one in manifest["packages"] if not one["held_out"]]
     apart = [one["name"] for one in manifest["packages"] if one["held_out"]]
-    sizes = ", ".join(f"{name} {one['train_bytes'] / 1e6:.0f} MB" for name, one in sorted(manifest["languages"].items()))
+    sizes = ", ".join(f"{name} {one['train_bytes'] / 1e6:.3g} MB" for name, one in sorted(manifest["languages"].items()))
     fields = {
         "name": arguments.name, "family": "Qwen3" if shape.qk_norm else "Llama",
         "parameters": f"{parameter_count(shape):,}", "hidden": shape.hidden_size, "layers": shape.layer_count,
@@ -84,9 +84,22 @@ def card(arguments: argparse.Namespace, manifest: dict) -> str:
         "suffix_first": round(100 * taste["suffix_first_share"]), "muon": plan["muon_rate"],
         "adam": plan["adam_rate"], "decay": round(100 * plan["decay_share"]), "seed": evaluation["seed"],
         "beside": Path(evaluation["models"][0]["folder"]).name, "table": table(evaluation), "picture": arguments.picture,
-        "data": DATA, "examples": examples_text(evaluation["examples"]),
+        "repository_share": round(100 * taste["repository_share"]), "items": evaluation["items"],
+        "judged": f"{evaluation['bytes'] / 1e6:.2f} MB of {evaluation['documents']} files",
+        "gains": "; ".join(
+            f"{name} {one['points']:+.1f} [{one['from']:+.1f}, {one['to']:+.1f}]"
+            for name, one in evaluation["differences"][-1]["line"].items()
+        ),
+        "data": DATA,
     }  # fmt: skip
-    return Template((HERE / "card.template").read_text()).substitute(fields)
+    written = Template((HERE / "card.template").read_text()).substitute(fields)
+    return wrapped(written) + "\n" + examples_text(evaluation["examples"])
+
+
+def wrapped(text: str) -> str:
+    """Paragraphs filled; headings, tables and pictures as they are."""
+    parts = text.rstrip("\n").split("\n\n")
+    return "\n\n".join(part if part[0] in "#|!" else textwrap.fill(part, 118, break_on_hyphens=False) for part in parts) + "\n"
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from . import names
 from .duplicates import Seen
-from .fetch import Fetched, Unavailable, cargo, debian, npm, pip
+from .fetch import ClientFailed, Fetched, Unavailable, cargo, debian, npm, pip
 from .languages import LANGUAGES, language_of
 from .licences import is_allowed, normalise
 from .names import Wanted
@@ -36,6 +36,8 @@ PACKAGE_BYTES_MAX = 12_000_000
 # Bytes of text in one file of documents/.
 DOCUMENTS_BYTES = 32_000_000
 COMPRESSION = 5
+# Packages whose failure is printed; their records have the others'.
+FAILURES_SHOWN = 10
 
 
 def main() -> None:
@@ -70,8 +72,9 @@ def select(languages: list[str], lists: Path, first: int = 0) -> list[Wanted]:
 
 
 def fetch(work: Work, wanted: list[Wanted]) -> None:
-    """Brings every package that has no record yet. What cannot be had gets a record that says why."""
-    missing = [one for one in wanted if not record_path(work, one).exists()]
+    """Brings every package that has no record yet, or one of a client that failed. What cannot be had gets a record
+    that says why."""
+    missing = [one for one in wanted if (read_record(work, one) or {"again": True}).get("again")]
     progress = Progress("fetch", len(missing))
     crates = [one for one in missing if one.ecosystem == "cargo"]
     for one in (one for one in missing if one.ecosystem != "cargo"):
@@ -89,6 +92,13 @@ def fetch(work: Work, wanted: list[Wanted]) -> None:
             progress.advance(note=one.name)
         shutil.rmtree(work.downloads, ignore_errors=True)
     shutil.rmtree(work.downloads, ignore_errors=True)
+    failed = [record for one in missing if (record := read_record(work, one) or {}).get("again")]
+    if failed:
+        print(f"{len(failed)} of {len(wanted)} packages could not be fetched; run again to ask for them again:")
+        for record in failed[:FAILURES_SHOWN]:
+            print(f"  {record['name']}: {record['refused']}")
+    if missing and len(failed) == len(missing) == len(wanted):
+        raise SystemExit("no package could be fetched: is the network there?")
 
 
 def record_path(work: Work, wanted: Wanted) -> Path:
@@ -104,6 +114,8 @@ def store(work: Work, wanted: Wanted, found: Fetched | Unavailable, keep_leftove
     record = {"name": wanted.name, "ecosystem": wanted.ecosystem, "language": wanted.language}
     if isinstance(found, Unavailable):
         record["refused"] = str(found)
+        if isinstance(found, ClientFailed):
+            record["again"] = True
     else:
         record |= {"version": found.version, "licence": normalise(found.licence)}
         if not is_allowed(found.licence):

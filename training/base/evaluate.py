@@ -51,6 +51,8 @@ def main() -> None:
     held_out = list(documents.read(arguments.documents, "held-out"))
     if arguments.languages:
         held_out = [document for document in held_out if document.language in arguments.languages]
+        if not held_out:
+            raise SystemExit(f"the corpus holds no files of {', '.join(arguments.languages)} out")
     found = evaluate(
         arguments.folders, held_out, arguments.items, arguments.language_bytes_max, arguments.seed, arguments.bf16
     )
@@ -207,14 +209,14 @@ def examples_text(examples: list[dict]) -> str:
         before = "\n".join(item["prefix"].split("\n")[-6:])
         after = "\n".join(item["suffix"].split("\n")[:3])
         parts.append(f"### {number}. {item['package']}, {item['language']}\n\n~~~~\n{before}▮{after}\n~~~~\n")
-        parts.append(f"- was written: {quoted(item['target'])}")
+        parts.append(f"- in the file: {quoted(item['target'])}")
         parts += [f"- {Path(folder).name}: {quoted(text)}" for folder, text in example["written"].items()]
         parts.append("")
     return "\n".join(parts)
 
 
 def quoted(text: str) -> str:
-    return "``" + text.replace("\n", "⏎").replace("`", "'") + " ``"
+    return "``" + text.replace("\n", "⏎").replace("`", "'") + "``" if text.strip() else "nothing"
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import torch
 
 from .folder import save
 from .model import Model
+from .paths import RUN_FIRST, needed
 from .sizes import Shape
 from .special import END
 from .tokenizer import Vocabulary
@@ -29,7 +30,7 @@ def main() -> None:
 
 def export(run: Path, out: Path) -> int:
     """Writes the folder in bf16; gives its bytes."""
-    content = torch.load(run / CHECKPOINT, map_location="cpu", weights_only=True)
+    content = torch.load(needed(run / CHECKPOINT, RUN_FIRST), map_location="cpu", weights_only=True)
     model = Model(Shape(**content["shape"]))
     model.load_state_dict(content["model"])
     size = save(model, out, run, Vocabulary(run).special(END))

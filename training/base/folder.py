@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from .model import Model
+from .paths import MODEL_FIRST, needed
 from .sizes import Shape
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
@@ -63,7 +64,7 @@ def config_of(shape: Shape, end: int) -> dict:
 
 def load(folder: Path) -> Model:
     """The model of a folder, in f32."""
-    shape = shape_of(json.loads((folder / "config.json").read_text()))
+    shape = shape_of(json.loads(needed(folder / "config.json", MODEL_FIRST).read_text()))
     weights = {}
     for path in sorted(folder.glob("*.safetensors")):
         weights |= load_file(path)

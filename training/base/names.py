@@ -62,7 +62,9 @@ def personal_names(path: Path = PERSONAL) -> list[str]:
 
 def read_list(path: Path) -> list[str]:
     """The names of one list, in its order."""
-    lines = path.read_text().splitlines() if path.exists() else []
+    if not path.exists():
+        raise SystemExit(f"{path} is not there; a list of names, one a line, is what packages are fetched by")
+    lines = path.read_text().splitlines()
     return [name for line in lines if (name := line.split("#")[0].strip())]
 
 

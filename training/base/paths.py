@@ -43,6 +43,20 @@ def default_work() -> Work:
     return Work(Path(os.environ.get("BASE_MODEL_WORK", ROOT / "target" / "base-model")))
 
 
+def needed(path: Path, made_by: str) -> Path:
+    """The path, or an end that says which step makes it."""
+    if not path.exists():
+        raise SystemExit(f"{path} is not there; {made_by}")
+    return path
+
+
+CORPUS_FIRST = "run `python -m training.base.corpus all` first, or name another folder"
+TOKENIZER_FIRST = "run `python -m training.base.tokenizer` first, or name another folder with --tokenizer"
+ROWS_FIRST = "run `python -m training.base.prepare` first, or name another folder with --rows"
+RUN_FIRST = "name the folder that `python -m training.base.train` wrote with --out"
+MODEL_FIRST = "name a folder that `python -m training.base.export` wrote, or another in Hugging Face layout"
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Replaces `path` in one step: a killed run leaves the old file or the new one, never half of one."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,8 @@ import json
 import math
 from pathlib import Path
 
+from .paths import RUN_FIRST, needed
+
 WIDTH, HEIGHT = 720, 400
 LEFT, RIGHT, TOP, BOTTOM = 60, 20, 40, 50
 # Name in the curve, label, colour, width.
@@ -28,7 +30,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--title", help="the run's folder when absent")
     arguments = parser.parse_args()
-    arguments.out.write_text(draw(read(arguments.run / "curve.jsonl"), arguments.title or arguments.run.name))
+    arguments.out.write_text(draw(read(needed(arguments.run / "curve.jsonl", RUN_FIRST)), arguments.title or arguments.run.name))
 
 
 def read(path: Path) -> dict[str, list[tuple[float, float]]]:
@@ -75,7 +77,8 @@ def draw(series: dict[str, list[tuple[float, float]]], title: str) -> str:
         parts.append(f'<text x="{LEFT - 8}" y="{down + 4:.1f}" text-anchor="end">{y:g}</text>')
     for x in across:
         parts.append(f'<text x="{place(x, low)[0]:.1f}" y="{HEIGHT - 30}" text-anchor="middle">{x:g}</text>')
-    parts.append(f'<text x="{WIDTH / 2}" y="{HEIGHT - 8}" text-anchor="middle">million tokens; loss in nats per token</text>')
+    parts.append(f'<text x="{WIDTH / 2}" y="{HEIGHT - 8}" text-anchor="middle">million tokens, after the first {100 * HIDDEN_SHARE:.0f} %</text>')
+    parts.append(f'<text x="{LEFT}" y="{TOP - 4}" fill="#555">loss, nats per token</text>')
     for index, (name, label, colour, width) in enumerate(one for one in SERIES if series.get(one[0])):
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in series[name]))
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="{width}"/>')

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from . import documents, fim, scopes
 from .documents import Document
-from .paths import Work, default_work, write_atomically
+from .paths import CORPUS_FIRST, Work, default_work, needed, write_atomically
 from .progress import Progress
 from .special import END, FILE_SEP, PAD, REPO_NAME
 from .tokenizer import Vocabulary
@@ -91,7 +91,10 @@ def add_budget(parser: argparse.ArgumentParser) -> None:
 
 
 def budget_of(arguments: argparse.Namespace) -> dict[str, int]:
-    return {name: int(size) for name, _, size in (one.partition("=") for one in arguments.budget)}
+    pairs = [one.partition("=") for one in arguments.budget]
+    if wrong := [name for name, _, size in pairs if not size.isdigit()]:
+        raise SystemExit(f"--budget takes LANGUAGE=BYTES, as python=130000000, and not {wrong[0]!r}")
+    return {name: int(size) for name, _, size in pairs}
 
 
 def shares(languages: dict[str, dict], budget: dict[str, int]) -> dict[str, float]:
@@ -104,9 +107,12 @@ def prepare(
 ) -> None:
     """Writes train-NNN.u16, valid-plain.u16, valid-fim.u16 and, last, index.json."""
     out.mkdir(parents=True, exist_ok=True)
-    for old in out.glob("*.u16"):
-        old.unlink()
-    languages = json.loads((folder / "manifest.json").read_text())["languages"]
+    languages = json.loads(needed(folder / "manifest.json", CORPUS_FIRST).read_text())["languages"]
+    if unknown := set(budget) - set(languages):
+        raise SystemExit(f"--budget names {', '.join(sorted(unknown))}; the corpus has {', '.join(sorted(languages))}")
+    # The index first: it says that the rows are whole.
+    for old in (out / "index.json", *out.glob("*.u16")):
+        old.unlink(missing_ok=True)
     keep = shares(languages, budget)
     total = sum(counts["train_bytes"] * keep.get(name, 1.0) for name, counts in languages.items())
     progress = Progress("prepare", int(total))

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from .model import IGNORED
+from .paths import ROWS_FIRST, needed
 
 
 class Rows:
@@ -20,11 +21,12 @@ class Rows:
 
     def __init__(self, folders: list[Path], pad: int) -> None:
         self.folders, self.pad = list(folders), pad
-        self.first = json.loads((folders[0] / "index.json").read_text())
+        self.first = json.loads(needed(folders[0] / "index.json", ROWS_FIRST).read_text())
         self.row_tokens, self.tokenizer = self.first["row_tokens"], self.first["tokenizer"]
         self.shards: list[np.ndarray] = []
         self.seen = np.zeros(0, np.uint16)
         self.waiting = list(folders)
+        self.joined: list[str] = []
         self.counts: Counter[str] = Counter()
         self.refresh()
 
@@ -39,6 +41,9 @@ class Rows:
             self.seen = np.concatenate([self.seen, np.zeros(index["rows"], np.uint16)])
             self.counts.update(index["counts"])
             self.starts = np.cumsum([0, *map(len, self.shards)])
+            self.joined.append(folder.name)
+            if len(self.joined) > 1:
+                print(f"{folder} joins, with {index['rows']:,} rows", flush=True)
 
     @property
     def count(self) -> int:
@@ -47,10 +52,10 @@ class Rows:
     def mapped(self, path: Path) -> np.ndarray:
         return np.memmap(path, np.uint16, "r").reshape(-1, self.row_tokens + 1)
 
-    def restore(self, seen: torch.Tensor) -> None:
-        """Goes on from a checkpoint, whose folders must have come first."""
-        if len(seen) > self.count:
-            raise SystemExit(f"the run has seen rows of more folders than {', '.join(map(str, self.folders))}")
+    def restore(self, seen: torch.Tensor, joined: list[str]) -> None:
+        """Goes on from a checkpoint, whose folders must come first and in their order."""
+        if joined != self.joined[: len(joined)] or len(seen) > self.count:
+            raise SystemExit(f"the run has seen rows of {', '.join(joined)}; give --rows the same folders first, in that order")
         self.seen[: len(seen)] = seen.numpy().astype(np.uint16)
 
     def step(self, step: int, rows: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

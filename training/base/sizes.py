@@ -46,9 +46,9 @@ class Plan:
 SHAPES = {
     # A rehearsal: minutes on one core.
     "tiny": Shape(2_048, 128, 384, 2, 2, 1, context_tokens=512),
-    # That of models/atelier-base: what two cores train in some hours.
+    # What two cores train in a night.
     "cpu": Shape(16_384, 320, 896, 8, 5, 1),
-    # 18.5 million parameters: what ten minutes of one large GPU train well, and learning an adapter on two cores takes
+    # 18.5 million parameters: what a quarter of an hour of one large GPU trains well, and learning an adapter on two cores takes
     # no more than half as long again as on the size above.
     "small": Shape(16_384, 384, 1_024, 8, 6, 1, qk_norm=True),
 }

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from . import documents
-from .paths import Work, default_work, write_atomically
+from .paths import CORPUS_FIRST, TOKENIZER_FIRST, Work, default_work, needed, write_atomically
 from .special import END, PAD, SPECIAL
 
 VOCABULARY = 16_384
@@ -47,7 +47,7 @@ def main() -> None:
 
 def sample(folder: Path) -> Iterator[str]:
     """Documents at random, until there is enough; every language by its share."""
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = json.loads(needed(folder / "manifest.json", CORPUS_FIRST).read_text())
     total = sum(counts["train_bytes"] for counts in manifest["languages"].values())
     share = min(1.0, TRAINING_BYTES_MAX / max(total, 1))
     chosen = random.Random(0)
@@ -106,7 +106,7 @@ class Vocabulary:
     def __init__(self, folder: Path) -> None:
         from tokenizers import Tokenizer
 
-        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.tokenizer = Tokenizer.from_file(str(needed(folder / "tokenizer.json", TOKENIZER_FIRST)))
         # Strings of special tokens in a file are text, as in encode_plain of crates/model.
         self.tokenizer.encode_special_tokens = True
         self.size = self.tokenizer.get_vocab_size()

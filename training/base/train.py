@@ -88,15 +88,20 @@ class Run:
         vocabulary = Vocabulary(arguments.tokenizer)
         self.rows = Rows(arguments.rows, vocabulary.special(PAD))
         check_tokenizer(self.rows, arguments.tokenizer)
-        for name in TOKENIZER_FILES:
-            (self.out / name).write_bytes((arguments.tokenizer / name).read_bytes())
         self.model = initial(arguments, vocabulary).to(self.device)
+        if self.rows.row_tokens > self.model.shape.context_tokens:
+            raise SystemExit(
+                f"rows of {self.rows.row_tokens} tokens are longer than the context of this size, "
+                f"{self.model.shape.context_tokens}; make shorter ones with prepare --row-tokens"
+            )
         self.optimizers = optimizers(self.model, plan)
         self.peaks = [[group["lr"] for group in one.param_groups] for one in self.optimizers]
         self.state = State()
         self.is_stopping = False
-        self.seen = torch.zeros(self.rows.count, dtype=torch.int32)
+        self.seen, self.joined = torch.zeros(self.rows.count, dtype=torch.int32), list(self.rows.joined)
         self.resume()
+        for name in TOKENIZER_FILES:
+            (self.out / name).write_bytes((arguments.tokenizer / name).read_bytes())
         # When the run would have begun, had it never stopped.
         self.begun = time.monotonic() - self.state.seconds
         self.reader = ThreadPoolExecutor(1)
@@ -126,6 +131,8 @@ class Run:
         if not self.is_stopping:
             self.log(self.valid())
         self.save()
+        if self.rows.waiting:
+            print(f"rows that never came: {', '.join(str(folder) for folder in self.rows.waiting)}")
         print("stopped; run again to go on" if self.is_stopping else "done", flush=True)
 
     def progress(self) -> float:
@@ -137,7 +144,7 @@ class Run:
 
     def step(self) -> tuple[float, float]:
         """One step of the optimisers; gives the loss over its targets and the gradient's norm."""
-        ids, targets, self.seen = self.next.result()
+        ids, targets, self.seen, self.joined = self.next.result()
         # The next rows are read while this step computes.
         self.next = self.reader.submit(self.read, self.state.step + 1)
         counted = (targets != IGNORED).sum().item()
@@ -159,11 +166,11 @@ class Run:
             optimizer.zero_grad(set_to_none=True)
         return total.item(), norm.item()
 
-    def read(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Inputs and targets of a step, and how often each row has been seen with it."""
+    def read(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[str]]:
+        """Inputs and targets of a step, how often each row has been seen with it, and the folders of those rows."""
         self.rows.refresh()
         ids, targets = self.rows.step(step, self.plan.rows_per_step, self.arguments.seed)
-        return ids, targets, torch.from_numpy(self.rows.seen.astype(np.int32))
+        return ids, targets, torch.from_numpy(self.rows.seen.astype(np.int32)), list(self.rows.joined)
 
     def moved(self, block: torch.Tensor) -> torch.Tensor:
         return block.to(self.device, non_blocking=True)
@@ -192,7 +199,7 @@ class Run:
         line = {"step": self.state.step, "tokens": self.state.tokens, **figures}
         with (self.out / CURVE).open("a") as curve:
             curve.write(json.dumps(line) + "\n")
-        if self.state.step % 20 == 0:
+        if self.state.step % 20 == 0 or "loss" not in figures:
             print(line, flush=True)
 
     def save(self) -> None:
@@ -200,6 +207,7 @@ class Run:
         content = {
             "model": self.model.state_dict(), "optimizers": [one.state_dict() for one in self.optimizers],
             "state": asdict(self.state), "shape": asdict(self.model.shape), "seen": self.seen,
+            "tokenizer": self.rows.tokenizer, "joined": self.joined,
         }  # fmt: skip
         beside = self.out / (CHECKPOINT + ".part")
         torch.save(content, beside)
@@ -221,12 +229,14 @@ class Run:
             curve.unlink(missing_ok=True)
             return
         content = torch.load(path, map_location=self.device, weights_only=True)
+        if content["tokenizer"] != self.rows.tokenizer or content["shape"] != asdict(self.model.shape):
+            raise SystemExit(f"{path} is of another tokenizer or --size; give another --out, or delete {self.out}")
         self.model.load_state_dict(content["model"])
         for optimizer, state in zip(self.optimizers, content["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         self.state = State(**content["state"])
         self.seen = content["seen"].cpu()
-        self.rows.restore(self.seen)
+        self.rows.restore(self.seen, content["joined"])
         lines = [line for line in curve.read_text().splitlines() if is_before(json.loads(line), self.state.step)]
         curve.write_text("".join(line + "\n" for line in lines))
         print(f"going on from step {self.state.step}", flush=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import hashlib
 import io
 import json
 import lzma
@@ -24,13 +25,16 @@ from pathlib import Path
 
 from . import documents, prepare
 from .documents import Document
-from .paths import default_work
+from .paths import CORPUS_FIRST, default_work, needed
 from .prepare import Taste
 
 HELD_OUT = "held-out.jsonl.xz"
+PARTS = "parts.json"
 PRESET = 6
-# Compressed together: enough for the dictionary, little enough to close a parcel in time.
+# Compressed together at most: enough for the dictionary.
 BLOCK_BYTES = 8_000_000
+# A block is so many limits long where parcels are small: text packs better than that, so that one fits.
+BLOCK_LIMITS = 3
 
 
 def main() -> None:
@@ -47,11 +51,12 @@ def main() -> None:
     limit = int(arguments.mebibytes * (1 << 20))
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.verb == "pack":
-        pack(arguments.source, arguments.out, limit, prepare.budget_of(arguments), arguments.jobs)
+        made = pack(arguments.source, arguments.out, limit, prepare.budget_of(arguments), arguments.jobs)
+        print(f"{len(made)} parcels, {sum(path.stat().st_size for path in made) / 1e6:.1f} MB, and {HELD_OUT}")
     elif arguments.verb == "rows":
         rows(arguments.source, arguments.out, arguments.tokenizer, Taste(arguments.row_tokens), arguments.jobs)
     elif arguments.verb == "split":
-        split(arguments.source, arguments.out, limit)
+        print(f"{len(split(arguments.source, arguments.out, limit))} parts, and {PARTS}")
     else:
         join(arguments.source, arguments.out)
 
@@ -60,12 +65,13 @@ def pack(folder: Path, out: Path, limit: int, budget: dict[str, int], jobs: int 
     """Training documents in their order, as much of each language as its budget says, each parcel with its languages'
     sizes beside it; held-out ones by themselves."""
     (out / HELD_OUT).write_bytes(lzma.compress(gzip.decompress((folder / "held-out.jsonl.gz").read_bytes()), preset=PRESET))
-    keep = prepare.shares(json.loads((folder / "manifest.json").read_text())["languages"], budget)
+    keep = prepare.shares(json.loads(needed(folder / "manifest.json", CORPUS_FIRST).read_text())["languages"], budget)
+    chosen = prepare.chosen(documents.read(folder, "train"), keep, 0)
     made: list[Path] = []
     sizes: Counter[str] = Counter()
     room = 0
     with multiprocessing.Pool(jobs) as pool:
-        for packed, size in pool.imap(packed_block, blocks(prepare.chosen(documents.read(folder, "train"), keep, 0))):
+        for packed, size in pool.imap(packed_block, blocks(chosen, min(BLOCK_BYTES, BLOCK_LIMITS * limit))):
             if room < len(packed):
                 made.append(out / f"train-{len(made):03}.jsonl.xz")
                 made[-1].write_bytes(b"")
@@ -74,23 +80,24 @@ def pack(folder: Path, out: Path, limit: int, budget: dict[str, int], jobs: int 
             with made[-1].open("ab") as parcel:
                 parcel.write(packed)
             sizes.update(size)
-            manifest_of(made[-1]).write_text(json.dumps(sizes))
+            told = {"packed_bytes": made[-1].stat().st_size, "languages": sizes}
+            manifest_of(made[-1]).write_text(json.dumps(told))
             room -= len(packed)
     return made
 
 
 def manifest_of(parcel: Path) -> Path:
-    """Where a parcel's bytes of text are told by language."""
+    """Where a parcel's own bytes are told, and its text's by language."""
     return parcel.with_name(parcel.name.partition(".")[0] + ".json")
 
 
-def blocks(read: Iterator[Document]) -> Iterator[list[Document]]:
-    """Whole documents, about BLOCK_BYTES together."""
+def blocks(read: Iterator[Document], bytes_max: int) -> Iterator[list[Document]]:
+    """Whole documents, about so many bytes together."""
     block, size = [], 0
     for document in read:
         block.append(document)
         size += len(document.text)
-        if size >= BLOCK_BYTES:
+        if size >= bytes_max:
             yield block
             block, size = [], 0
     if block:
@@ -108,44 +115,69 @@ def packed_block(block: list[Document]) -> tuple[bytes, Counter[str]]:
 
 def rows(parcels: Path, out: Path, tokenizer: Path, taste: Taste, jobs: int) -> None:
     """One folder of rows for each parcel that has none, in their order; the first one has the validation rows."""
-    for number, parcel in enumerate(sorted(parcels.glob("train-*.jsonl.xz"))):
+    found = sorted(parcels.glob("train-*.jsonl.xz"))
+    if not found:
+        raise SystemExit(f"{parcels} has no parcels; `pack` makes them, as train-000.jsonl.xz")
+    for number, parcel in enumerate(found):
         made = out / parcel.name.partition(".")[0]
         if (made / "index.json").exists():
+            continue
+        if not is_whole(parcel):
+            print(f"{parcel} is not whole yet")
             continue
         with tempfile.TemporaryDirectory() as place:
             unpack(parcel, Path(place))
             prepare.prepare(Path(place), tokenizer, made, taste, {}, jobs, with_valid=number == 0)
 
 
+def is_whole(parcel: Path) -> bool:
+    """Whether all of a parcel and what belongs to it has come over."""
+    beside = manifest_of(parcel)
+    if not beside.exists() or not parcel.with_name(HELD_OUT).exists():
+        return False
+    return parcel.stat().st_size == json.loads(beside.read_text())["packed_bytes"]
+
+
 def unpack(parcel: Path, out: Path) -> None:
     """A folder of documents of one parcel and the held-out ones: they are read as they are packed."""
     for path in (parcel, parcel.with_name(HELD_OUT)):
         (out / path.name).symlink_to(path.resolve())
-    sizes = json.loads(manifest_of(parcel).read_text())
+    sizes = json.loads(manifest_of(parcel).read_text())["languages"]
     languages = {name: {"train_bytes": size} for name, size in sizes.items()}
     (out / "manifest.json").write_text(json.dumps({"languages": languages}))
 
 
 def split(folder: Path, out: Path, limit: int) -> list[Path]:
-    """The folder as one tar, in numbered parts."""
+    """The folder as one tar, in numbered parts, and a list of their digests."""
     whole = io.BytesIO()
     with tarfile.open(fileobj=whole, mode="w") as archive:
         for path in sorted(folder.iterdir()):
             if path.is_file():
                 archive.add(path, path.name)
     content = whole.getvalue()
+    for old in out.glob("part-*.bin"):
+        old.unlink()
     made = []
     for number, start in enumerate(range(0, len(content), limit)):
         made.append(out / f"part-{number:02}.bin")
         made[-1].write_bytes(content[start : start + limit])
+    (out / PARTS).write_text(json.dumps({path.name: digest(path) for path in made}))
     return made
 
 
 def join(parts: Path, out: Path) -> None:
     """The folder that the parts were."""
-    content = b"".join(path.read_bytes() for path in sorted(parts.glob("part-*.bin")))
+    listed = json.loads(needed(parts / PARTS, "`split` writes it beside the parts").read_text())
+    for name, wanted in listed.items():
+        if digest(needed(parts / name, f"{PARTS} lists it; bring it over")) != wanted:
+            raise SystemExit(f"{parts / name} is not what `split` wrote; bring it over again")
+    content = b"".join((parts / name).read_bytes() for name in sorted(listed))
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         archive.extractall(out, filter="data")
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 if __name__ == "__main__":

@@ -15,6 +15,10 @@ class Unavailable(Exception):
     """The package cannot be had here; the message says why, for the list of those left out."""
 
 
+class ClientFailed(Unavailable):
+    """The client gave nothing: the network may be why, so the next run asks again."""
+
+
 @dataclass
 class Fetched:
     """A package on disk."""
@@ -40,9 +44,9 @@ def run_client(command: list[str], folder: Path | None = None) -> str:
     except FileNotFoundError as error:
         raise Unavailable(f"{client} is not installed") from error
     except subprocess.TimeoutExpired as error:
-        raise Unavailable(f"{client} gave no answer in {CLIENT_SECONDS_MAX} s") from error
+        raise ClientFailed(f"{client} gave no answer in {CLIENT_SECONDS_MAX} s") from error
     if done.returncode != 0:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         told = next((line for line in reversed(lines) if "rror" in line), lines[-1] if lines else "no message")
-        raise Unavailable(f"{client}: {told[:200]}")
+        raise ClientFailed(f"{client}: {told[:200]}")
     return done.stdout
