@@ -19,6 +19,9 @@ def source_files(archive: Path) -> Iterator[tuple[str, str]]:
     """Path and text of each file in a known language; a tar's common first folder is dropped."""
     read = 0
     for path, content in members(archive):
+        # A name in another encoding than UTF-8 comes as lone surrogates, which no JSON of ours can hold.
+        if not path.isprintable():
+            continue
         read += len(content)
         if read > ARCHIVE_BYTES_MAX:
             return

@@ -15,6 +15,8 @@ import hashlib
 import json
 import random
 import shutil
+import tarfile
+import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,10 +81,11 @@ def fetch(work: Work, wanted: list[Wanted]) -> None:
     crates = [one for one in missing if one.ecosystem == "cargo"]
     for one in (one for one in missing if one.ecosystem != "cargo"):
         try:
-            found: Fetched | Unavailable = CLIENTS[one.ecosystem](one.name, work.downloads)
+            store(work, one, CLIENTS[one.ecosystem](one.name, work.downloads))
         except Unavailable as problem:
-            found = problem
-        store(work, one, found)
+            store(work, one, problem)
+        except (tarfile.TarError, zipfile.BadZipFile, EOFError) as problem:
+            store(work, one, ClientFailed(f"a damaged archive: {problem}"))
         progress.advance(note=one.name)
     for start in range(0, len(crates), cargo.BATCH):
         batch = crates[start : start + cargo.BATCH]
@@ -109,6 +112,10 @@ def files_path(work: Work, wanted: Wanted) -> Path:
     return work.packages / f"{wanted.key}.jsonl.gz"
 
 
+def shield_path(work: Work, wanted: Wanted) -> Path:
+    return work.packages / f"{wanted.key}.shield.gz"
+
+
 def store(work: Work, wanted: Wanted, found: Fetched | Unavailable, keep_leftovers: bool = False) -> None:
     """Writes a package's files, then its record; the record's being there says that both are whole."""
     record = {"name": wanted.name, "ecosystem": wanted.ecosystem, "language": wanted.language}
@@ -118,6 +125,8 @@ def store(work: Work, wanted: Wanted, found: Fetched | Unavailable, keep_leftove
             record["again"] = True
     else:
         record |= {"version": found.version, "licence": normalise(found.licence)}
+        if wanted.is_held_out:
+            found.files = iter(shield(work, wanted, list(found.files)))
         if not is_allowed(found.licence):
             record["refused"] = f"licence {found.licence!r} is not on the allow-list"
         else:
@@ -129,6 +138,14 @@ def store(work: Work, wanted: Wanted, found: Fetched | Unavailable, keep_leftove
             for leftover in found.leftovers:
                 shutil.rmtree(leftover, ignore_errors=True)
     write_atomically(record_path(work, wanted), (json.dumps(record, indent=1) + "\n").encode())
+
+
+def shield(work: Work, wanted: Wanted, files: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Keeps all texts of a held-out package, whatever its licence and the filters say: a copy of any of them in another
+    package is not learned from."""
+    lines = "".join(json.dumps(text, ensure_ascii=False) + "\n" for _, text in sorted(files))
+    write_atomically(shield_path(work, wanted), gzip.compress(lines.encode(), COMPRESSION, mtime=0))
+    return files
 
 
 def taken(wanted: Wanted, found: Fetched) -> tuple[list[str], dict]:
@@ -187,6 +204,8 @@ def merge(work: Work, wanted: list[Wanted]) -> dict:
             else:
                 writer = held_out if one.is_held_out else train
                 entries.append(entry(record, one, add_package(work, one, seen, writer)))
+            if one.is_held_out:
+                add_shield(work, one, seen)
             progress.advance(note=one.name)
     manifest = summary(entries, refused)
     write_atomically(fresh / "manifest.json", lines_of(manifest).encode())
@@ -217,6 +236,17 @@ def add_package(work: Work, wanted: Wanted, seen: Seen, writer: Writer) -> dict:
         counts[1] += size
         writer.write({"package": wanted.name, **file}, size)
     return {"kept": kept, "duplicates": dict(duplicates)}
+
+
+def add_shield(work: Work, wanted: Wanted, seen: Seen) -> None:
+    """Makes copies of a held-out package's texts duplicates."""
+    path = shield_path(work, wanted)
+    if not path.exists():
+        print(f"{wanted.name} is held out and could not be fetched: copies of its files elsewhere would be learned from")
+        return
+    with gzip.open(path, "rt", encoding="utf-8", newline="\n") as lines:
+        for line in lines:
+            seen.add(json.loads(line))
 
 
 def entry(record: dict, wanted: Wanted, kept: dict) -> dict:

@@ -11,6 +11,7 @@ import argparse
 import json
 import math
 import random
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -46,6 +47,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--bf16", action="store_true", help="faster; losses are then good to about 0.003")
     arguments = parser.parse_args()
+    if arguments.items < 1:
+        parser.error("--items takes a number from 1")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     held_out = list(documents.read(arguments.documents, "held-out"))
@@ -73,6 +76,8 @@ def evaluate(
     progress = Progress("evaluate", len(folders) * (len(texts) + 2 * len(places)))
     for folder in folders:
         model, vocabulary = load(folder).eval(), Vocabulary(folder)
+        if vocabulary.size > model.shape.vocab_size:
+            raise SystemExit(f"the tokenizer of {folder} has more tokens than its model")
         figures = {"folder": str(folder), "bits_per_byte": {}, "lines": {}}
         with torch.autocast("cpu", torch.bfloat16, enabled=is_bf16):
             sums = {}
@@ -208,7 +213,8 @@ def examples_text(examples: list[dict]) -> str:
         item = example["item"]
         before = "\n".join(item["prefix"].split("\n")[-6:])
         after = "\n".join(item["suffix"].split("\n")[:3])
-        parts.append(f"### {number}. {item['package']}, {item['language']}\n\n~~~~\n{before}▮{after}\n~~~~\n")
+        fence = "~" * max(4, 1 + max(map(len, re.findall("~+", before + after)), default=0))
+        parts.append(f"### {number}. {item['package']}, {item['language']}\n\n{fence}\n{before}▮{after}\n{fence}\n")
         parts.append(f"- in the file: {quoted(item['target'])}")
         parts += [f"- {Path(folder).name}: {quoted(text)}" for folder, text in example["written"].items()]
         parts.append("")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 
 import torch
@@ -30,12 +31,20 @@ def main() -> None:
 
 def export(run: Path, out: Path) -> int:
     """Writes the folder in bf16; gives its bytes."""
+    out.parent.mkdir(parents=True, exist_ok=True)
     content = torch.load(needed(run / CHECKPOINT, RUN_FIRST), map_location="cpu", weights_only=True)
     model = Model(Shape(**content["shape"]))
     model.load_state_dict(content["model"])
-    size = save(model, out, run, Vocabulary(run).special(END))
-    if size > FOLDER_BYTES_MAX:
-        raise SystemExit(f"{out} has {size:,} bytes; the repository takes {FOLDER_BYTES_MAX:,} for a base at most")
+    vocabulary = Vocabulary(run)
+    if vocabulary.size != model.shape.vocab_size:
+        raise SystemExit(f"the tokenizer in {run} has {vocabulary.size} tokens and the model {model.shape.vocab_size}")
+    with tempfile.TemporaryDirectory(dir=out.parent) as place:
+        size = save(model, Path(place), run, vocabulary.special(END))
+        if size > FOLDER_BYTES_MAX:
+            raise SystemExit(f"the model has {size:,} bytes; the repository takes {FOLDER_BYTES_MAX:,} for a base at most")
+        out.mkdir(exist_ok=True)
+        for path in Path(place).iterdir():
+            path.replace(out / path.name)
     return size
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +51,18 @@ def needed(path: Path, made_by: str) -> Path:
     if not path.exists():
         raise SystemExit(f"{path} is not there; {made_by}")
     return path
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Nobody else writes the folder meanwhile: a second process ends, and says why."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SystemExit(f"another process writes {folder}; wait for it, or name another folder") from None
+        yield
 
 
 CORPUS_FIRST = "run `python -m training.base.corpus all` first, or name another folder"

@@ -14,15 +14,16 @@ import hashlib
 import json
 import multiprocessing
 import random
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
 from . import documents, fim, scopes
 from .documents import Document
-from .paths import CORPUS_FIRST, Work, default_work, needed, write_atomically
+from .paths import CORPUS_FIRST, Work, alone_in, default_work, needed, write_atomically
 from .progress import Progress
 from .special import END, FILE_SEP, PAD, REPO_NAME
 from .tokenizer import Vocabulary
@@ -31,8 +32,8 @@ from .tokenizer import Vocabulary
 PIECE_TOKENS_MIN = 24
 # Rows in one shard: 32 MB at 1,024 tokens.
 SHARD_ROWS = 16_384
-# Documents that one process takes at a time.
-CHUNK_PACKAGES = 1
+# Runs of documents handed to processes ahead, for each of them.
+IN_FLIGHT = 3
 # Rows of each validation set: enough for a curve that does not jump.
 VALID_ROWS = 192
 
@@ -83,7 +84,8 @@ def main() -> None:
         seed=arguments.seed,
     )  # fmt: skip
     out = arguments.out or work.root / "rows"
-    prepare(work.documents, arguments.tokenizer or work.tokenizer, out, taste, budget_of(arguments), arguments.jobs)
+    with alone_in(out):
+        prepare(work.documents, arguments.tokenizer or work.tokenizer, out, taste, budget_of(arguments), arguments.jobs)
 
 
 def add_budget(parser: argparse.ArgumentParser) -> None:
@@ -134,13 +136,21 @@ def prepare(
 
 def made_rows(folder: Path, tokenizer: Path, taste: Taste, keep: dict[str, float], jobs: int) -> Iterator:
     """Rows and counts of one package after another, from `jobs` processes."""
+    # Here first: workers that cannot start would say so one after another.
+    Vocabulary(tokenizer)
     groups = enumerate(documents.by_package(chosen(documents.read(folder, "train"), keep, taste.seed)))
     if jobs == 1:
         maker = Maker(Vocabulary(tokenizer), taste)
         yield from (maker.rows(group, index) for index, group in groups)
         return
-    with multiprocessing.get_context("spawn").Pool(jobs, start, (tokenizer, taste)) as pool:
-        yield from pool.imap(work_on, groups, CHUNK_PACKAGES)
+    # An executor, since a pool waits for ever for a worker that was killed; with few in flight, since all at once would
+    # hold the corpus in memory.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, start, (tokenizer, taste)) as workers:
+        flying = deque(workers.submit(work_on, group) for group in islice(groups, IN_FLIGHT * jobs))
+        while flying:
+            yield flying.popleft().result()
+            flying.extend(workers.submit(work_on, group) for group in islice(groups, 1))
 
 
 def chosen(read: Iterator[Document], keep: dict[str, float], seed: int) -> Iterator[Document]:

@@ -24,7 +24,7 @@ class Rows:
         self.first = json.loads(needed(folders[0] / "index.json", ROWS_FIRST).read_text())
         self.row_tokens, self.tokenizer = self.first["row_tokens"], self.first["tokenizer"]
         self.shards: list[np.ndarray] = []
-        self.seen = np.zeros(0, np.uint16)
+        self.seen = np.zeros(0, np.uint32)
         self.waiting = list(folders)
         self.joined: list[str] = []
         self.counts: Counter[str] = Counter()
@@ -36,9 +36,14 @@ class Rows:
             folder = self.waiting.pop(0)
             index = json.loads((folder / "index.json").read_text())
             if (index["row_tokens"], index["tokenizer"]) != (self.row_tokens, self.tokenizer):
-                raise SystemExit(f"the rows of {folder} are of another width or tokenizer than those of {self.folders[0]}")
-            self.shards += [self.mapped(folder / name) for name in index["shards"]]
-            self.seen = np.concatenate([self.seen, np.zeros(index["rows"], np.uint16)])
+                # A run of hours does not end for a folder that came late and is wrong.
+                print(f"{folder} is left out: its rows are of another width or tokenizer than {self.folders[0]}'s", flush=True)
+                continue
+            shards = [self.mapped(folder / name) for name in index["shards"]]
+            if sum(map(len, shards)) != index["rows"]:
+                raise SystemExit(f"{folder} does not hold the {index['rows']:,} rows of its index; prepare it anew")
+            self.shards += shards
+            self.seen = np.concatenate([self.seen, np.zeros(index["rows"], np.uint32)])
             self.counts.update(index["counts"])
             self.starts = np.cumsum([0, *map(len, self.shards)])
             self.joined.append(folder.name)
@@ -56,7 +61,7 @@ class Rows:
         """Goes on from a checkpoint, whose folders must come first and in their order."""
         if joined != self.joined[: len(joined)] or len(seen) > self.count:
             raise SystemExit(f"the run has seen rows of {', '.join(joined)}; give --rows the same folders first, in that order")
-        self.seen[: len(seen)] = seen.numpy().astype(np.uint16)
+        self.seen[: len(seen)] = seen.numpy().astype(np.uint32)
 
     def step(self, step: int, rows: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs and targets of a step, (rows, row_tokens); the rows follow from the seed and what was seen before."""

@@ -22,7 +22,7 @@ import torch
 
 from .folder import TOKENIZER_FILES, load
 from .model import IGNORED, Model
-from .paths import default_work, write_atomically
+from .paths import alone_in, default_work, write_atomically
 from .rows import Rows
 from .schedule import rate
 from .sizes import PLANS, SHAPES, Plan, parameter_count
@@ -74,7 +74,12 @@ def main() -> None:
     names = ("steps", "muon_rate", "adam_rate", "decay_share", "warm_up_steps", "rows_per_step", "rows_per_pass")
     changed = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     plan = replace(PLANS[arguments.size], **changed)
-    Run(arguments, plan).train()
+    positive = {"--minutes": arguments.minutes, "--valid-every": arguments.valid_every, "--valid-rows": arguments.valid_rows,
+                "--steps": plan.steps, "--rows-per-step": plan.rows_per_step, "--rows-per-pass": plan.rows_per_pass}  # fmt: skip
+    if wrong := [name for name, value in positive.items() if value is not None and value <= 0]:
+        parser.error(f"{wrong[0]} takes a number over 0")
+    with alone_in(arguments.out):
+        Run(arguments, plan).train()
 
 
 class Run:
@@ -207,7 +212,7 @@ class Run:
         content = {
             "model": self.model.state_dict(), "optimizers": [one.state_dict() for one in self.optimizers],
             "state": asdict(self.state), "shape": asdict(self.model.shape), "seen": self.seen,
-            "tokenizer": self.rows.tokenizer, "joined": self.joined,
+            "tokenizer": self.rows.tokenizer, "joined": self.joined, "plan": asdict(self.plan), "seed": self.arguments.seed,
         }  # fmt: skip
         beside = self.out / (CHECKPOINT + ".part")
         torch.save(content, beside)
@@ -234,11 +239,16 @@ class Run:
         self.model.load_state_dict(content["model"])
         for optimizer, state in zip(self.optimizers, content["optimizers"], strict=True):
             optimizer.load_state_dict(state)
+        # How long a run is may change; what it does may not, or the card would tell one thing of two.
+        before, now = content["plan"] | {"seed": content["seed"]}, asdict(self.plan) | {"seed": self.arguments.seed}
+        if other := [f"{name} {before[name]}" for name in now if name != "steps" and before[name] != now[name]]:
+            raise SystemExit(f"{path} was trained with {', '.join(other)}; go on with the same, or give another --out")
         self.state = State(**content["state"])
         self.seen = content["seen"].cpu()
         self.rows.restore(self.seen, content["joined"])
-        lines = [line for line in curve.read_text().splitlines() if is_before(json.loads(line), self.state.step)]
-        curve.write_text("".join(line + "\n" for line in lines))
+        whole = [line for line in curve.read_text().splitlines() if line.endswith("}")]
+        lines = [line for line in whole if is_before(json.loads(line), self.state.step)]
+        write_atomically(curve, "".join(line + "\n" for line in lines).encode())
         print(f"going on from step {self.state.step}", flush=True)
 
 

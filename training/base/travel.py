@@ -25,7 +25,7 @@ from pathlib import Path
 
 from . import documents, prepare
 from .documents import Document
-from .paths import CORPUS_FIRST, default_work, needed
+from .paths import CORPUS_FIRST, alone_in, default_work, needed
 from .prepare import Taste
 
 HELD_OUT = "held-out.jsonl.xz"
@@ -54,7 +54,8 @@ def main() -> None:
         made = pack(arguments.source, arguments.out, limit, prepare.budget_of(arguments), arguments.jobs)
         print(f"{len(made)} parcels, {sum(path.stat().st_size for path in made) / 1e6:.1f} MB, and {HELD_OUT}")
     elif arguments.verb == "rows":
-        rows(arguments.source, arguments.out, arguments.tokenizer, Taste(arguments.row_tokens), arguments.jobs)
+        with alone_in(arguments.out):
+            rows(arguments.source, arguments.out, arguments.tokenizer, Taste(arguments.row_tokens), arguments.jobs)
     elif arguments.verb == "split":
         print(f"{len(split(arguments.source, arguments.out, limit))} parts, and {PARTS}")
     else:
@@ -65,6 +66,8 @@ def pack(folder: Path, out: Path, limit: int, budget: dict[str, int], jobs: int 
     """Training documents in their order, as much of each language as its budget says, each parcel with its languages'
     sizes beside it; held-out ones by themselves."""
     (out / HELD_OUT).write_bytes(lzma.compress(gzip.decompress((folder / "held-out.jsonl.gz").read_bytes()), preset=PRESET))
+    for old in [*out.glob("train-*.jsonl.xz"), *out.glob("train-*.json")]:
+        old.unlink()
     keep = prepare.shares(json.loads(needed(folder / "manifest.json", CORPUS_FIRST).read_text())["languages"], budget)
     chosen = prepare.chosen(documents.read(folder, "train"), keep, 0)
     made: list[Path] = []
@@ -125,9 +128,14 @@ def rows(parcels: Path, out: Path, tokenizer: Path, taste: Taste, jobs: int) -> 
         if not is_whole(parcel):
             print(f"{parcel} is not whole yet")
             continue
-        with tempfile.TemporaryDirectory() as place:
-            unpack(parcel, Path(place))
-            prepare.prepare(Path(place), tokenizer, made, taste, {}, jobs, with_valid=number == 0)
+        try:
+            with tempfile.TemporaryDirectory() as place:
+                unpack(parcel, Path(place))
+                prepare.prepare(Path(place), tokenizer, made, taste, {}, jobs, with_valid=number == 0)
+        except (EOFError, OSError, ValueError, lzma.LZMAError) as problem:
+            # The next ones may be whole, and a training waits for them.
+            (made / "index.json").unlink(missing_ok=True)
+            print(f"{parcel} gave no rows: {problem}")
 
 
 def is_whole(parcel: Path) -> bool:
@@ -159,7 +167,7 @@ def split(folder: Path, out: Path, limit: int) -> list[Path]:
         old.unlink()
     made = []
     for number, start in enumerate(range(0, len(content), limit)):
-        made.append(out / f"part-{number:02}.bin")
+        made.append(out / f"part-{number:05}.bin")
         made[-1].write_bytes(content[start : start + limit])
     (out / PARTS).write_text(json.dumps({path.name: digest(path) for path in made}))
     return made
@@ -171,7 +179,7 @@ def join(parts: Path, out: Path) -> None:
     for name, wanted in listed.items():
         if digest(needed(parts / name, f"{PARTS} lists it; bring it over")) != wanted:
             raise SystemExit(f"{parts / name} is not what `split` wrote; bring it over again")
-    content = b"".join((parts / name).read_bytes() for name in sorted(listed))
+    content = b"".join((parts / name).read_bytes() for name in listed)
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         archive.extractall(out, filter="data")
 

@@ -35,7 +35,8 @@ def licence_of(headers) -> str:
     if expression := headers.get("License-Expression"):
         return str(expression)
     classifiers = [str(line) for line in headers.get_all("Classifier", []) if str(line).startswith("License ::")]
-    names = [line.removeprefix(CLASSIFIER) for line in classifiers if line.startswith(CLASSIFIER)]
+    # "License :: OSI Approved" alone names none; what is not OSI approved stays unknown, and so refused.
+    names = [line.removeprefix(CLASSIFIER) for line in classifiers if line != CLASSIFIER.removesuffix(" :: ")]
     if names:
         # Several classifiers may mean "and" or "or"; every one must be allowed.
         return " AND ".join(bracketed(name) for name in names)

@@ -2,10 +2,11 @@
 
 import tempfile
 import unittest
+import unittest.mock
 from pathlib import Path
 
 from .. import corpus, documents, travel
-from ..fetch import Fetched, Unavailable
+from ..fetch import ClientFailed, Fetched, Unavailable
 from ..names import Wanted
 from ..paths import Work
 from .test_filters import module
@@ -48,6 +49,24 @@ class Corpus(unittest.TestCase):
         before = corpus.record_path(self.work, wanted[0]).stat().st_mtime_ns
         corpus.fetch(self.work, wanted)
         self.assertEqual(corpus.record_path(self.work, wanted[0]).stat().st_mtime_ns, before)
+
+    def test_a_held_out_package_shields_its_files_whatever_its_licence(self):
+        text = module(60)
+        apart = Wanted("pip", "apart", "python", True)
+        corpus.store(self.work, apart, Fetched("apart", "1", "GPL-3.0-only", iter({"apart/a.py": text}.items())))
+        self.assertIn("refused", corpus.read_record(self.work, apart))
+        other = self.store("other", {"other/copied.py": text, "other/b.py": module(40, 40).replace("other", "own")})
+        kept = corpus.merge(self.work, [apart, other])["packages"]
+        self.assertEqual([(one["name"], one["kept"]["python"][0]) for one in kept], [("other", 1)])
+
+    def test_what_a_client_failed_to_give_is_asked_for_again(self):
+        wanted = Wanted("pip", "late", "python")
+        corpus.store(self.work, wanted, ClientFailed("pip: no network"))
+        given = {"late/a.py": module(40)}
+        clients = {"pip": lambda name, downloads: Fetched(name, "1", "MIT", iter(given.items()))}
+        with unittest.mock.patch.object(corpus, "CLIENTS", clients):
+            corpus.fetch(self.work, [wanted])
+        self.assertEqual(corpus.read_record(self.work, wanted)["files"], 1)
 
     def test_parcels_hold_the_corpus(self):
         wanted = [self.store(f"p{n}", {f"p{n}/a.py": module(30 + 9 * n, 30 + 9 * n).replace("other", f"o{n}")}) for n in range(6)]
