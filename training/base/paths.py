@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,6 +52,11 @@ def needed(path: Path, made_by: str) -> Path:
     if not path.exists():
         raise SystemExit(f"{path} is not there; {made_by}")
     return path
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import array
-import hashlib
 import json
 import multiprocessing
 import random
@@ -23,7 +22,7 @@ from pathlib import Path
 
 from . import documents, fim, scopes
 from .documents import Document
-from .paths import CORPUS_FIRST, Work, alone_in, default_work, needed, write_atomically
+from .paths import CORPUS_FIRST, Work, alone_in, default_work, digest, needed, write_atomically
 from .progress import Progress
 from .special import END, FILE_SEP, PAD, REPO_NAME
 from .tokenizer import Vocabulary
@@ -125,9 +124,8 @@ def prepare(
             counts.update(made)
             progress.advance(made["bytes"])
     valid = valid_rows(folder, tokenizer, taste, out) if with_valid else {}
-    digest = hashlib.sha256((tokenizer / "tokenizer.json").read_bytes()).hexdigest()
     index = {
-        "row_tokens": taste.row_tokens, "rows": shards.rows, "shards": shards.names, "tokenizer": digest,
+        "row_tokens": taste.row_tokens, "rows": shards.rows, "shards": shards.names, "tokenizer": digest(tokenizer / "tokenizer.json"),
         "taste": asdict(taste), "budget": budget, "counts": dict(counts), "valid": valid,
     }  # fmt: skip
     write_atomically(out / "index.json", (json.dumps(index, indent=1) + "\n").encode())

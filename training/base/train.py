@@ -22,7 +22,7 @@ import torch
 
 from .folder import TOKENIZER_FILES, load
 from .model import IGNORED, Model
-from .paths import alone_in, default_work, write_atomically
+from .paths import alone_in, default_work, digest, write_atomically
 from .rows import Rows
 from .schedule import rate
 from .sizes import PLANS, SHAPES, Plan, parameter_count
@@ -262,9 +262,7 @@ def is_before(line: dict, step: int) -> bool:
 
 
 def check_tokenizer(rows: Rows, tokenizer: Path) -> None:
-    import hashlib
-
-    if hashlib.sha256((tokenizer / "tokenizer.json").read_bytes()).hexdigest() != rows.tokenizer:
+    if digest(tokenizer / "tokenizer.json") != rows.tokenizer:
         raise SystemExit(f"the rows of {rows.folders[0]} were made with another tokenizer than {tokenizer}")
 
 

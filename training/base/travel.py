@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import hashlib
 import io
 import json
 import lzma
@@ -25,7 +24,7 @@ from pathlib import Path
 
 from . import documents, prepare
 from .documents import Document
-from .paths import CORPUS_FIRST, alone_in, default_work, needed
+from .paths import CORPUS_FIRST, alone_in, default_work, digest, needed
 from .prepare import Taste
 
 HELD_OUT = "held-out.jsonl.xz"
@@ -182,10 +181,6 @@ def join(parts: Path, out: Path) -> None:
     content = b"".join((parts / name).read_bytes() for name in listed)
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         archive.extractall(out, filter="data")
-
-
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 if __name__ == "__main__":
